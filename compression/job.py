@@ -1,0 +1,49 @@
+"""What a job is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..schemas.events import ArmResult, GateVerdict, Scalar, Signature
+from ..schemas.manifest import Manifest
+from ..schemas.rows import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """Be one version of a model: its number, digest and ONNX bytes."""
+
+    version: int
+    digest: str
+    onnx: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Hold all a recipe needs: the champion, earlier versions, the rows after the change and some from before it.
+
+    The newest share of `rows` is held out by the recipe and never trained on.
+    """
+
+    job_id: str
+    model: str
+    recipe: str
+    champion: ModelVersion
+    signature: Signature
+    rows: Rows
+    old_rows: Rows | None = None
+    earlier: tuple[ModelVersion, ...] = ()
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Be a judged job: the verdict on the best candidate, and the candidate unless it is a recalled version."""
+
+    verdict: GateVerdict
+    arm: str
+    arms: tuple[ArmResult, ...]
+    recalled_version: int | None = None
+    onnx: bytes | None = None
+    manifest: Manifest | None = None

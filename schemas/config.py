@@ -1,0 +1,117 @@
+"""Every setting of every room, frozen, with its default and the reason for it. `settings.py` reads them from TOML and environment."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Be the base of every settings section: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TopicsConfig(Section):
+    """Name and size the topics."""
+
+    prefix: str = Field("driftloop.", pattern=r"^[A-Za-z0-9._-]*$", max_length=100)
+    partitions: int = Field(4, ge=1, le=1000, description="of every topic; a model lives in one partition")
+    replication_factor: int = Field(1, ge=1, le=10)
+    retention_ms: int = Field(7 * 24 * 3600 * 1000, ge=60_000)
+
+
+class MonitorConfig(Section):
+    """Rule what is admitted, how it is joined, and when a signal has drifted. Rows are counted per model."""
+
+    max_value_bytes: int = Field(1_000_000, ge=100)
+    max_features: int = Field(2_000, ge=1)
+    max_future_s: float = Field(300.0, gt=0, description="an event time this far after its record's time stamp is refused")
+    join_window_s: float = Field(7 * 24 * 3600.0, gt=0, description="how long a prediction waits for its label")
+    early_label_s: float = Field(3600.0, gt=0, description="how long a label waits for its prediction")
+    max_pending: int = Field(2_000_000, ge=1_000, description="predictions remembered per partition; the oldest give way")
+    max_early_labels: int = Field(100_000, ge=100)
+    warm_up_rows: int = Field(500, ge=50, description="rows that make the frozen baseline of a signal")
+    error_block_rows: int = Field(16, ge=1, description="shortest block of the error signal; longer where rows correlate")
+    input_block_rows: int = Field(64, ge=1, description="shortest block of all other signals")
+    max_block_rows: int = Field(1024, ge=1)
+    clip_sd: float = Field(8.0, gt=0, description="a standardised value beyond this counts as this")
+    adwin_delta: float = Field(0.002, gt=0, lt=1, description="shared among the input signals of a model (Bonferroni)")
+    page_hinkley_delta: float = Field(0.1, ge=0, description="in standard deviations of a block")
+    page_hinkley_threshold: float = Field(20.0, gt=0, description="in standard deviations of a block")
+    min_effect: float = Field(0.2, ge=0, description="an alarm with a smaller effect (sd of a row) opens no episode")
+    medium_effect: float = Field(0.5, gt=0)
+    high_effect: float = Field(1.0, gt=0)
+    settle_rows: int = Field(4_000, ge=100, description="an episode closes after this many rows without another change")
+    milestones: tuple[int, ...] = Field(
+        (300, 2_000), description="labelled rows after the change at which an open episode is updated"
+    )
+    idle_rows: int = Field(500, ge=1, description="a version unseen for this many rows of its model starts afresh")
+    metrics_every_rows: int = Field(1_000, ge=10)
+
+
+class DataPlaneConfig(Section):
+    """Size the batches and commits of the data plane."""
+
+    group: str = "driftloop-monitor"
+    slot: str = Field("0", description="names the transactional id and the static group member; one process each")
+    batch_records: int = Field(5_000, ge=1, le=100_000)
+    linger_s: float = Field(0.02, gt=0, lt=0.2, description="consume() waits this long unless a batch is full")
+    commit_min_s: float = Field(0.1, gt=0)
+    commit_max_s: float = Field(2.0, gt=0)
+    commit_records: int = Field(100_000, ge=1)
+    alert_commit_s: float = Field(0.05, ge=0, description="with a drift event to tell, commit at least this soon")
+    session_timeout_s: float = Field(15.0, ge=1)
+    max_poll_interval_s: float = Field(300.0, ge=1)
+    transaction_timeout_s: float = Field(15.0, ge=1)
+    fetch_memory_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024, description="bound of librdkafka's fetch queue")
+
+
+class PolicyConfig(Section):
+    """Say when an episode starts a job."""
+
+    enabled: bool = True
+    recipe: str = "repair"
+    signals: tuple[str, ...] = ("error",)
+    first_rows: int = Field(300, ge=20, description="labelled rows after the change that start the first job")
+    second_rows: int = Field(2_000, ge=20, description="and one more while the episode is open")
+    cool_down_rows: int = Field(200, ge=0, description="labelled rows that must lie between two jobs of one episode")
+    max_jobs_per_episode: int = Field(2, ge=0)
+
+
+class WorkerConfig(Section):
+    """Bound the jobs."""
+
+    group: str = "driftloop-worker"
+    slot: str = "0"
+    job_timeout_s: float = Field(600.0, gt=0)
+    job_memory_bytes: int = Field(8 * 1024**3, ge=256 * 1024**2, description="address space of the child process")
+    heartbeat_s: float = Field(1.0, gt=0)
+    max_attempts: int = Field(3, ge=1)
+    max_rows: int = Field(50_000, ge=100)
+    session_timeout_s: float = Field(15.0, ge=1)
+
+
+class RepairConfig(Section):
+    """Set the arms of a repair and its gate."""
+
+    seed: int = 0
+    epochs: int = Field(20, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    batch_rows: int = Field(64, ge=1)
+    old_row_weight: float = Field(0.2, ge=0, le=1)
+    max_old_rows: int = Field(2_000, ge=0)
+    holdout_share: float = Field(0.25, gt=0, lt=1, description="newest share of the rows that no arm is trained on")
+    min_holdout_rows: int = Field(60, ge=10)
+    confidence: float = Field(0.9, gt=0.5, lt=1, description="of the paired interval of the gate")
+    max_metric_loss: float = Field(0.01, ge=0, description="what a compression may lose")
+    max_latency_ratio: float = Field(1.25, gt=0)
+    max_size_ratio: float = Field(1.5, gt=0)
+    worst_segment_loss: float = Field(0.05, ge=0)
+    min_segment_rows: int = Field(30, ge=5)
+
+
+class StoreConfig(Section):
+    """Say where artifacts live: a directory, or any fsspec URL."""
+
+    url: str = "./driftloop-artifacts"

@@ -1,0 +1,91 @@
+"""Every error driftloop raises on purpose, and the exit code the command line gives it.
+
+DriftloopError                 1  anything below
+├── SettingsInvalid            2  a settings file or variable is wrong; all problems in one message
+├── NotFound                   3  a model, version, job or file that is not there
+├── Conflict                   4  the world is not as the command needs it
+│   └── TopicMismatch          4  a topic exists with another partition count or clean-up policy
+├── BrokerUnavailable          5  no broker answers
+├── GateRejected               6  the candidate did not beat the champion
+├── EventInvalid               1  a record that is no event; carries its dead-letter disposition
+├── SnapshotInvalid            1  saved state that must not be trusted
+├── ArtifactInvalid            1  a model file that is not what it says
+│   └── ModelUnsupported       1  a sound model file with an operator or shape we do not handle
+└── JobError                   1  a job that could not be done; carries its kind
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class DriftloopError(Exception):
+    """Be the root of every error raised on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class SettingsInvalid(DriftloopError):
+    """Say every problem of the settings at once; `problems` holds one line each."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("settings are invalid:\n" + "\n".join(f"  - {line}" for line in problems))
+
+
+class NotFound(DriftloopError):
+    """Name the thing that is not there."""
+
+    exit_code = 3
+
+
+class Conflict(DriftloopError):
+    """Say what stands in the way of the command."""
+
+    exit_code = 4
+
+
+class TopicMismatch(Conflict):
+    """Say which topic differs from what driftloop needs, and how."""
+
+
+class BrokerUnavailable(DriftloopError):
+    """Say which broker did not answer, and for how long it was asked."""
+
+    exit_code = 5
+
+
+class GateRejected(DriftloopError):
+    """Carry the reasons why a candidate was not promoted."""
+
+    exit_code = 6
+
+
+class EventInvalid(DriftloopError):
+    """Refuse a record: `disposition` is one of `schemas.dead_letters.DISPOSITIONS`."""
+
+    def __init__(self, disposition: str, message: str) -> None:
+        self.disposition = disposition
+        super().__init__(message)
+
+
+class SnapshotInvalid(DriftloopError):
+    """Refuse saved state: wrong schema version, library version, configuration or checksum."""
+
+
+class ArtifactInvalid(DriftloopError):
+    """Refuse a model file."""
+
+
+class ModelUnsupported(ArtifactInvalid):
+    """Name the operator, attribute or shape of a model that is not handled."""
+
+
+class JobError(DriftloopError):
+    """End a job: `kind` is one of error, timeout, memory, crashed, cancelled."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)

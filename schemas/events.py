@@ -1,0 +1,332 @@
+"""The events on driftloop's topics: frozen facts in the past tense.
+
+Times are seconds since 1970 in UTC. A field is only ever added; unknown fields are ignored on reading. Topics that carry several
+kinds of event tell them apart by the `type` field.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+Scalar = int | float | str | bool
+FeatureValue = float | str | None
+Direction = Literal["worse", "better", "shifted"]
+Severity = Literal["low", "medium", "high"]
+Outcome = Literal["promoted", "rejected"]
+Task = Literal["classification", "regression"]
+Cause = Literal["error", "timeout", "memory", "crashed", "cancelled"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Be the base of every event; `model` is also the record's key."""
+
+    model: str
+
+
+class PredictionMade(Event, tag_field="type", tag="prediction_made"):
+    """Say that `model` at `version` predicted `output` for `features`.
+
+    `features`: name -> number, category or null; or a list in the order of the signature. `scores`: one per class, in the
+    signature's order. `ts` missing means the time stamp of the record.
+    """
+
+    version: int
+    prediction_id: str
+    output: Scalar
+    features: dict[str, FeatureValue] | list[FeatureValue] = msgspec.field(default_factory=dict)
+    ts: float | datetime | None = None
+    scores: list[float] | None = None
+    segment: str | None = None
+    latency_ms: float | None = None
+
+
+class LabelArrived(Event, tag_field="type", tag="label_arrived"):
+    """Say what the right answer to a prediction was; a null label takes back an earlier one."""
+
+    prediction_id: str
+    label: Scalar | None
+    ts: float | datetime | None = None
+
+
+class ResourcesSampled(Event, tag_field="type", tag="resources_sampled"):
+    """Say what a serving process used: shares of one core, bytes, milliseconds."""
+
+    ts: float | datetime | None = None
+    cpu_share: float | None = None
+    memory_bytes: int | None = None
+    latency_ms: float | None = None
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """Point at one record of the log, with its event time in seconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    ts: float
+
+
+class RowRange(msgspec.Struct, frozen=True, kw_only=True):
+    """Say which rows to train on, by offsets of one partition; an `end` is exclusive, null means the newest row.
+
+    Rows after the change are predictions in [start_offset, end_offset); their labels lie at or after `labels_start_offset`.
+    Rows before the change, for arms that want them, begin at `reference_start_offset`, their labels at `reference_labels_offset`.
+    """
+
+    partition: int
+    start_offset: int
+    labels_start_offset: int
+    end_offset: int | None = None
+    reference_start_offset: int | None = None
+    reference_labels_offset: int | None = None
+
+
+class Implicated(msgspec.Struct, frozen=True, kw_only=True):
+    """Name a feature or segment that moved with the drift; `effect` in standard deviations of the reference."""
+
+    name: str
+    effect: float
+
+
+class DriftOpened(Event, tag_field="type", tag="drift_opened"):
+    """Open an episode: `signal` of `model` changed at `change_point` and the record at `detected_at` tipped the detector.
+
+    `effect` is (after - before) in standard deviations of the reference. `labelled_rows` counts labelled rows after the change so far.
+    """
+
+    episode_id: str
+    version: int
+    signal: str
+    detector: str
+    parameters: dict[str, float]
+    direction: Direction
+    severity: Severity
+    before_mean: float
+    after_mean: float
+    effect: float
+    change_point: Position
+    detected_at: Position
+    rows: RowRange
+    labelled_rows: int
+    implicated: tuple[Implicated, ...] = ()
+    label_coverage: float | None = None
+
+
+class DriftUpdated(Event, tag_field="type", tag="drift_updated"):
+    """Add to an open episode: more labelled rows, or another severity. `rows` and `labelled_rows` are the newest."""
+
+    episode_id: str
+    version: int
+    signal: str
+    direction: Direction
+    severity: Severity
+    after_mean: float
+    effect: float
+    rows: RowRange
+    labelled_rows: int
+    updated_at: Position
+
+
+class DriftClosed(Event, tag_field="type", tag="drift_closed"):
+    """Close an episode. `reason`: settled (the new level is the baseline), recovered, or superseded by another change."""
+
+    episode_id: str
+    version: int
+    signal: str
+    reason: Literal["settled", "recovered", "superseded"]
+    after_mean: float
+    labelled_rows: int
+    closed_at: Position
+
+
+class MetricsComputed(Event, tag_field="type", tag="metrics_computed"):
+    """Give a version's metrics over a window of joined rows and over its life.
+
+    `label_coverage` is labelled / (labelled + still awaited or expired) of the predictions made; `window` and `total` map names
+    such as accuracy, precision, recall, f1, log_loss, roc_auc, mae, rmse to values.
+    """
+
+    version: int
+    task: Task
+    window: dict[str, float]
+    total: dict[str, float]
+    window_rows: int
+    total_rows: int
+    predictions: int
+    label_coverage: float
+    counts: dict[str, int]
+    computed_at: Position
+
+
+class AlertFired(Event, tag_field="type", tag="alert_fired"):
+    """Ask for a person's attention; `alert_id` is the same however often it is sent."""
+
+    alert_id: str
+    severity: Severity
+    summary: str
+    episode_id: str | None = None
+
+
+class AlertResolved(Event, tag_field="type", tag="alert_resolved"):
+    """Take an alert back."""
+
+    alert_id: str
+    summary: str
+
+
+class JobRequested(Event, tag_field="type", tag="job_requested"):
+    """Ask a worker for `recipe`; `job_id` is deterministic, so that asking twice is asking once.
+
+    `rows` null means the newest labelled rows. `labelled_rows` is how many the requester knew of.
+    """
+
+    job_id: str
+    recipe: str
+    requested_by: Literal["policy", "user"]
+    rows: RowRange | None = None
+    episode_id: str | None = None
+    labelled_rows: int = 0
+    version: int | None = None
+    options: dict[str, Scalar] = msgspec.field(default_factory=dict)
+
+
+class JobCancelled(Event, tag_field="type", tag="job_cancelled"):
+    """Take a request back."""
+
+    job_id: str
+
+
+class JobStarted(Event, tag_field="type", tag="job_started"):
+    """Say that a worker began attempt number `attempt` (from 1)."""
+
+    job_id: str
+    recipe: str
+    attempt: int
+    worker: str
+
+
+class JobProgressed(Event, tag_field="type", tag="job_progressed"):
+    """Say how far a job is; also its heartbeat. `fraction` in [0, 1]."""
+
+    job_id: str
+    step: str
+    fraction: float
+    message: str = ""
+
+
+class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Give the comparison of candidate and champion on the same held-out rows.
+
+    `difference` is candidate - champion, with a `confidence` interval [low, high]; higher is better for every metric here
+    (errors are negated). `latency_ratio` is candidate / champion.
+    """
+
+    promoted: bool
+    reasons: tuple[str, ...]
+    metric: str
+    candidate: float
+    champion: float
+    difference: float
+    interval: tuple[float, float]
+    rows: int
+    churn: float
+    size_bytes: int
+    champion_size_bytes: int
+    latency_ratio: float | None = None
+    worst_segment: str | None = None
+    worst_segment_difference: float | None = None
+
+
+class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Give one arm's metric on the held-out rows."""
+
+    arm: str
+    metric: float
+    rows: int
+    version: int | None = None
+
+
+class JobFinished(Event, tag_field="type", tag="job_finished"):
+    """End a job that was judged. `version` is the one that serves now if promoted."""
+
+    job_id: str
+    recipe: str
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    duration_s: float
+    version: int | None = None
+    arm: str | None = None
+    arms: tuple[ArmResult, ...] = ()
+    verdict: GateVerdict | None = None
+
+
+class JobFailed(Event, tag_field="type", tag="job_failed"):
+    """End a job that could not be judged."""
+
+    job_id: str
+    recipe: str
+    cause: Cause
+    message: str
+    attempt: int
+    duration_s: float
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """Say what a model takes and gives: features in order, classes in order of the scores (empty for regression)."""
+
+    task: Task
+    features: tuple[str, ...]
+    classes: tuple[Scalar, ...] = ()
+    input_name: str = "features"
+    output_name: str = "scores"
+
+
+class ModelRegistered(Event, tag_field="type", tag="model_registered"):
+    """Say that an artifact is in the store; it serves only once promoted. `digest` is sha256 in hex of the ONNX bytes."""
+
+    version: int
+    digest: str
+    uri: str
+    size_bytes: int
+    signature: Signature
+    parent_version: int | None = None
+    job_id: str | None = None
+    metric: float | None = None
+
+
+class ModelPromoted(Event, tag_field="type", tag="model_promoted"):
+    """Make `version` the champion."""
+
+    version: int
+    digest: str
+    reason: str
+    previous_version: int | None = None
+    job_id: str | None = None
+    metric: float | None = None
+
+
+class ModelRejected(Event, tag_field="type", tag="model_rejected"):
+    """Say why a candidate did not become the champion."""
+
+    reasons: tuple[str, ...]
+    job_id: str | None = None
+    verdict: GateVerdict | None = None
+
+
+class ModelRolledBack(Event, tag_field="type", tag="model_rolled_back"):
+    """Make the earlier `version` the champion again, on a person's or a watch's word."""
+
+    version: int
+    digest: str
+    from_version: int
+    reason: str
+
+
+DriftEvent = DriftOpened | DriftUpdated | DriftClosed
+AlertEvent = AlertFired | AlertResolved
+JobCommand = JobRequested | JobCancelled
+JobEvent = JobStarted | JobProgressed | JobFinished | JobFailed
+ModelEvent = ModelRegistered | ModelPromoted | ModelRejected | ModelRolledBack
