@@ -1,0 +1,68 @@
+"""The columns between intake and watch: what one batch admitted and joined, ready for numpy.
+
+`order` is the position of the record that caused the row in the merged log of the partition (a counter over all admitted and refused
+records, kept in the state), so that everything derived from rows can be put in one order, however the log was cut into batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class FeatureGroup:
+    """Hold the features of those rows whose models share one layout.
+
+    `rows`: ascending indices into the InputRows. `values`: float64 (len(rows), len(names)), NaN where missing. `numeric`: bool
+    (len(names),), False for a feature that carries categories (its column is all NaN and no signal is made of it).
+    """
+
+    names: tuple[str, ...]
+    rows: Ints
+    values: Floats
+    numeric: NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class InputRows:
+    """Hold the admitted predictions of a batch in merged order, columns of length n.
+
+    `model`: slot in the ModelTable. `offset`: of the prediction record. `ts`: event time, seconds. `confidence`: highest score,
+    NaN without scores. `latency_ms`: NaN where not given.
+    """
+
+    order: Ints
+    model: Ints
+    version: Ints
+    offset: Ints
+    ts: Floats
+    confidence: Floats
+    latency_ms: Floats
+    groups: list[FeatureGroup]
+
+
+@dataclass(slots=True)
+class JoinedRows:
+    """Hold the pairs that a batch completed, in merged order, columns of length m.
+
+    A pair's `order` is that of its later record. `ts`: event time of the prediction. `output`, `label`: class index in the model's
+    classes, or the number itself for regression. `error`: 0 or 1, or the absolute error. `scores`: float64 (m, widest model), NaN
+    beyond a model's classes and without scores.
+    """
+
+    order: Ints
+    model: Ints
+    version: Ints
+    prediction_offset: Ints
+    label_offset: Ints
+    ts: Floats
+    output: Floats
+    label: Floats
+    error: Floats
+    scores: Floats
