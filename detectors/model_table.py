@@ -1,0 +1,216 @@
+"""The models of a partition: one slot each, with task, classes, feature layout and counts.
+
+What a model is follows from its newest registration. Without one it is learned from its predictions: the first gives the features;
+texts, truth values and whole numbers are classes, until a number with a fraction makes the model a regression for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from ..schemas.events import Scalar, Signature, Task
+from ..schemas.layouts import Layout, layout
+
+MAX_LEARNED_CLASSES = 1_000
+MAX_WHOLE = 2**53
+Kind = Literal["number", "text", "truth"]
+COUNTS = (
+    "duplicates",
+    "duplicate_labels",
+    "corrections",
+    "retractions",
+    "unknown_fields",
+    "late_labels",
+    "early_labels",
+    "misplaced_features",
+)
+
+
+@dataclass(slots=True)
+class Model:
+    """Hold what is known of one model; `classes` in index order, `texts` the outputs of a text model in order of appearance."""
+
+    name: str
+    task: Task = "classification"
+    kind: Kind | None = None
+    registered: bool = False
+    layout: Layout | None = None
+    reserved: int = 0
+    classes: list[Scalar] = field(default_factory=list)
+    index: dict[Scalar, int] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+    codes: dict[Scalar, int] = field(default_factory=dict)
+    generation: int = 0
+    first_row: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    dirty: bool = True
+
+    def place(self, value: Scalar, best: int | None) -> int:
+        """Return the class index of `value`, given the index `best` of its highest score where it is a new class of its own output."""
+        known = self.index.get(value)
+        if known is not None:
+            return known
+        free = [at for at in range(self.reserved) if self.classes[at] is _FREE]
+        if best is not None and best in free:
+            at = best
+        elif len(free) == 1:
+            at = free[0]
+        else:
+            at = len(self.classes)
+            self.classes.append(value)
+        self.classes[at] = value
+        self.index[value] = at
+        self.dirty = True
+        return at
+
+
+_FREE: Any = None
+
+
+class ModelTable:
+    """Keep the models of a partition by slot, in order of their first record."""
+
+    def __init__(self) -> None:
+        self.models: list[Model] = []
+        self.slots: dict[str, int] = {}
+        self.increments: list[tuple[int, int, str]] = []
+        self._hashes: NDArray[np.uint64] = np.empty((0, 2), np.uint64)
+
+    def __len__(self) -> int:
+        """Return the number of models."""
+        return len(self.models)
+
+    def name(self, slot: int) -> str:
+        """Return the model's name."""
+        return self.models[slot].name
+
+    def task(self, slot: int) -> Task:
+        """Return classification or regression; constant for all rows of one call to the watch, see `generation`."""
+        return self.models[slot].task
+
+    def classes(self, slot: int) -> tuple[Scalar, ...]:
+        """Return the class values in index order; they may grow, and grow by the batch: results must not depend on their number."""
+        return tuple(f"class {at}" if value is _FREE else value for at, value in enumerate(self.models[slot].classes))
+
+    def names(self, slot: int) -> tuple[str, ...]:
+        """Return the names of the features in order."""
+        known = self.models[slot].layout
+        return known.names if known is not None else ()
+
+    def generation(self, slot: int) -> int:
+        """Return a number that rises when the layout or the task changes. All rows of one call to the watch are of one generation."""
+        return self.models[slot].generation
+
+    def counts(self, slot: int, order: int | None = None) -> dict[str, int]:
+        """Return what was counted up to the record `order`, inclusive; without it, up to the end of the present batch.
+
+        What is told in an event needs the order: up to the end of a batch depends on how the log was cut.
+        """
+        found = dict(self.models[slot].counts)
+        if order is not None:
+            for at, where, name in self.increments:
+                if where == slot and at > order:
+                    found[name] -= 1
+        return found
+
+    def count(self, order: int, slot: int, name: str) -> None:
+        """Count one `name` of a model at the record `order`."""
+        model = self.models[slot]
+        model.counts[name] += 1
+        model.dirty = True
+        self.increments.append((order, slot, name))
+
+    def slot(self, name: str) -> int:
+        """Return the slot of a model, a new one where the name is new."""
+        found = self.slots.get(name)
+        if found is None:
+            found = self.slots[name] = len(self.models)
+            self.models.append(Model(name))
+        return found
+
+    def hashes(self) -> NDArray[np.uint64]:
+        """Return the hashes of the names, uint64 (models, 2)."""
+        if len(self._hashes) != len(self.models):
+            joined = b"".join(xxhash.xxh3_128_digest(model.name.encode()) for model in self.models)
+            self._hashes = np.frombuffer(joined, np.uint64).reshape(-1, 2)
+        return self._hashes
+
+    def register(self, name: str, signature: Signature, next_row: int) -> None:
+        """Take over a signature. Rows before `next_row` are no longer joined where the kind of the outputs changed."""
+        slot = self.slot(name)
+        model = self.models[slot]
+        kind = kind_of(signature.classes[0]) if signature.classes else "number"
+        known = model.layout
+        changed = known is not None and (known.names != signature.features or model.task != signature.task)
+        if model.kind is not None and kind != model.kind:
+            model.first_row, model.texts, model.codes, changed = next_row, [], {}, True
+        if known is not None and model.classes and list(signature.classes) != model.classes:
+            changed = True
+        if known is None or known.names != signature.features:
+            model.layout = layout(signature.features, (True,) * len(signature.features))
+        model.task, model.kind, model.registered = signature.task, kind, True
+        model.classes = list(signature.classes)
+        model.index = {value: at for at, value in enumerate(model.classes)}
+        model.reserved = len(model.classes)
+        model.generation += changed
+        model.dirty = True
+
+    def become_regression(self, slot: int) -> None:
+        """Make a learned model of whole numbers a regression for good."""
+        model = self.models[slot]
+        model.task, model.classes, model.index, model.reserved = "regression", [], {}, 0
+        model.generation += 1
+        model.dirty = True
+
+    def take_dirty(self) -> dict[int, bytes]:
+        """Return the state of every model that changed since the last call, by slot."""
+        found = {slot: _encode(model) for slot, model in enumerate(self.models) if model.dirty}
+        for slot in found:
+            self.models[slot].dirty = False
+        return found
+
+    def restore(self, parts: Iterable[tuple[int, bytes]]) -> None:
+        """Take over what `take_dirty` gave, in any order of the slots; raises msgspec.DecodeError."""
+        found = dict(parts)
+        for slot in range(len(found)):
+            model = _decode(found[slot])
+            self.slots[model.name] = slot
+            self.models.append(model)
+
+
+def kind_of(value: object) -> Kind:
+    """Return the kind of an output or label."""
+    if isinstance(value, bool):
+        return "truth"
+    return "text" if isinstance(value, str) else "number"
+
+
+def _encode(model: Model) -> bytes:
+    known = model.layout
+    names = None if known is None else (known.names, known.numeric)
+    return msgspec.msgpack.encode(
+        (
+            *(model.name, model.task, model.kind, model.registered, names, model.reserved, model.classes),
+            *(model.texts, list(model.codes), model.generation, model.first_row, model.counts),
+        )
+    )
+
+
+def _decode(data: bytes) -> Model:
+    name, task, kind, registered, names, reserved, classes, texts, codes, generation, first_row, counts = msgspec.msgpack.decode(
+        data
+    )
+    model = Model(name, task, kind, registered, None if names is None else layout(tuple(names[0]), tuple(names[1])), reserved)
+    model.classes, model.texts, model.generation, model.first_row = classes, texts, generation, first_row
+    model.index = {value: at for at, value in enumerate(classes) if value is not _FREE}
+    model.codes = {value: at for at, value in enumerate(codes)}
+    model.counts.update(counts)
+    model.dirty = False
+    return model
