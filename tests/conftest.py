@@ -1,0 +1,87 @@
+"""What many tests share: one real broker a session, and settings with topics of their own."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from driftloop.schemas.config import DataPlaneConfig, StoreConfig, TopicsConfig, WorkerConfig
+from driftloop.settings import Settings, load_settings
+from driftloop.streams.broker import BrokerAddress, BrokerConfig, LocalBroker
+from driftloop.streams.broker_libs import prerequisites
+
+BOOTSTRAP_VARIABLES = ("DRIFTLOOP_TEST_BOOTSTRAP", "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS")
+SHARED_MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4 * 1024**3
+
+
+def skip_or_fail(reason: str) -> None:
+    """Skip with the reason, or fail where CI promises that nothing is missing."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def need_command(command: str, package: str) -> str:
+    """Return the path of a system command, or skip with its Debian package's name."""
+    path = shutil.which(command)
+    if path is None:
+        skip_or_fail(f"{command} must be on the path (apt install {package})")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[BrokerAddress]:
+    """Give the address of the session's broker."""
+    for variable in BOOTSTRAP_VARIABLES:
+        if os.environ.get(variable):
+            yield BrokerAddress(os.environ[variable])
+            return
+    missing = prerequisites()
+    if missing:
+        skip_or_fail("; ".join(missing))
+    roomy = SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > ROOM_BYTES
+    folder = Path(tempfile.mkdtemp(prefix="driftloop-broker-", dir=SHARED_MEMORY if roomy else None))
+    local = LocalBroker(BrokerConfig(data_dir=folder))
+    try:
+        yield local.start()
+    finally:
+        local.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(broker: BrokerAddress, tmp_path: Path) -> Settings:
+    """Give settings with a topic prefix that no other test has."""
+    kafka = {**load_settings(environment=os.environ).kafka, "bootstrap.servers": broker.bootstrap_servers}
+    return Settings(
+        kafka=kafka,
+        topics=TopicsConfig(prefix=f"t{secrets.token_hex(4)}.", partitions=2),
+        data_plane=DataPlaneConfig(session_timeout_s=6, max_poll_interval_s=30, transaction_timeout_s=10),
+        worker=WorkerConfig(session_timeout_s=6),
+        store=StoreConfig(url=str(tmp_path / "store")),
+    )
+
+
+@pytest.fixture
+def topics(settings: Settings) -> Iterator[Settings]:
+    """Give the settings once all their topics are made; on a cluster of the user's they are deleted afterwards."""
+    from driftloop.streams.topics import delete_topics, ensure_topics
+
+    ensure_topics(settings)
+    yield settings
+    if any(os.environ.get(variable) for variable in BOOTSTRAP_VARIABLES):
+        delete_topics(settings)
+
+
+@pytest.fixture
+def environment(settings: Settings) -> dict[str, str]:
+    """Give the environment in which another process reads the same settings."""
+    variables = {f"DRIFTLOOP_KAFKA__{name.replace('.', '_').upper()}": value for name, value in settings.kafka.items()}
+    for section in ("topics", "data_plane", "worker", "store"):
+        part = getattr(settings, section)
+        variables |= {f"DRIFTLOOP_{section}__{name}".upper(): str(getattr(part, name)) for name in part.model_fields_set}
+    return {**os.environ, **variables}
