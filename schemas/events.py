@@ -26,7 +26,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str
 
 
-class PredictionMade(Event, tag_field="type", tag="prediction_made"):
+class PredictionMade(Event, frozen=True, kw_only=True, tag_field="type", tag="prediction_made"):
     """Say that `model` at `version` predicted `output` for `features`.
 
     `features`: name -> number, category or null; or a list in the order of the signature. `scores`: one per class, in the
@@ -43,7 +43,7 @@ class PredictionMade(Event, tag_field="type", tag="prediction_made"):
     latency_ms: float | None = None
 
 
-class LabelArrived(Event, tag_field="type", tag="label_arrived"):
+class LabelArrived(Event, frozen=True, kw_only=True, tag_field="type", tag="label_arrived"):
     """Say what the right answer to a prediction was; a null label takes back an earlier one."""
 
     prediction_id: str
@@ -51,7 +51,7 @@ class LabelArrived(Event, tag_field="type", tag="label_arrived"):
     ts: float | datetime | None = None
 
 
-class ResourcesSampled(Event, tag_field="type", tag="resources_sampled"):
+class ResourcesSampled(Event, frozen=True, kw_only=True, tag_field="type", tag="resources_sampled"):
     """Say what a serving process used: shares of one core, bytes, milliseconds."""
 
     ts: float | datetime | None = None
@@ -91,7 +91,7 @@ class Implicated(msgspec.Struct, frozen=True, kw_only=True):
     effect: float
 
 
-class DriftOpened(Event, tag_field="type", tag="drift_opened"):
+class DriftOpened(Event, frozen=True, kw_only=True, tag_field="type", tag="drift_opened"):
     """Open an episode: `signal` of `model` changed at `change_point` and the record at `detected_at` tipped the detector.
 
     `effect` is (after - before) in standard deviations of the reference. `labelled_rows` counts labelled rows after the change so far.
@@ -115,7 +115,7 @@ class DriftOpened(Event, tag_field="type", tag="drift_opened"):
     label_coverage: float | None = None
 
 
-class DriftUpdated(Event, tag_field="type", tag="drift_updated"):
+class DriftUpdated(Event, frozen=True, kw_only=True, tag_field="type", tag="drift_updated"):
     """Add to an open episode: more labelled rows, or another severity. `rows` and `labelled_rows` are the newest."""
 
     episode_id: str
@@ -130,7 +130,7 @@ class DriftUpdated(Event, tag_field="type", tag="drift_updated"):
     updated_at: Position
 
 
-class DriftClosed(Event, tag_field="type", tag="drift_closed"):
+class DriftClosed(Event, frozen=True, kw_only=True, tag_field="type", tag="drift_closed"):
     """Close an episode. `reason`: settled (the new level is the baseline), recovered, or superseded by another change."""
 
     episode_id: str
@@ -142,7 +142,7 @@ class DriftClosed(Event, tag_field="type", tag="drift_closed"):
     closed_at: Position
 
 
-class MetricsComputed(Event, tag_field="type", tag="metrics_computed"):
+class MetricsComputed(Event, frozen=True, kw_only=True, tag_field="type", tag="metrics_computed"):
     """Give a version's metrics over a window of joined rows and over its life.
 
     `label_coverage` is labelled / (labelled + still awaited or expired) of the predictions made; `window` and `total` map names
@@ -161,7 +161,7 @@ class MetricsComputed(Event, tag_field="type", tag="metrics_computed"):
     computed_at: Position
 
 
-class AlertFired(Event, tag_field="type", tag="alert_fired"):
+class AlertFired(Event, frozen=True, kw_only=True, tag_field="type", tag="alert_fired"):
     """Ask for a person's attention; `alert_id` is the same however often it is sent."""
 
     alert_id: str
@@ -170,14 +170,14 @@ class AlertFired(Event, tag_field="type", tag="alert_fired"):
     episode_id: str | None = None
 
 
-class AlertResolved(Event, tag_field="type", tag="alert_resolved"):
+class AlertResolved(Event, frozen=True, kw_only=True, tag_field="type", tag="alert_resolved"):
     """Take an alert back."""
 
     alert_id: str
     summary: str
 
 
-class JobRequested(Event, tag_field="type", tag="job_requested"):
+class JobRequested(Event, frozen=True, kw_only=True, tag_field="type", tag="job_requested"):
     """Ask a worker for `recipe`; `job_id` is deterministic, so that asking twice is asking once.
 
     `rows` null means the newest labelled rows. `labelled_rows` is how many the requester knew of.
@@ -193,13 +193,13 @@ class JobRequested(Event, tag_field="type", tag="job_requested"):
     options: dict[str, Scalar] = msgspec.field(default_factory=dict)
 
 
-class JobCancelled(Event, tag_field="type", tag="job_cancelled"):
+class JobCancelled(Event, frozen=True, kw_only=True, tag_field="type", tag="job_cancelled"):
     """Take a request back."""
 
     job_id: str
 
 
-class JobStarted(Event, tag_field="type", tag="job_started"):
+class JobStarted(Event, frozen=True, kw_only=True, tag_field="type", tag="job_started"):
     """Say that a worker began attempt number `attempt` (from 1)."""
 
     job_id: str
@@ -208,7 +208,7 @@ class JobStarted(Event, tag_field="type", tag="job_started"):
     worker: str
 
 
-class JobProgressed(Event, tag_field="type", tag="job_progressed"):
+class JobProgressed(Event, frozen=True, kw_only=True, tag_field="type", tag="job_progressed"):
     """Say how far a job is; also its heartbeat. `fraction` in [0, 1]."""
 
     job_id: str
@@ -249,7 +249,7 @@ class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
     version: int | None = None
 
 
-class JobFinished(Event, tag_field="type", tag="job_finished"):
+class JobFinished(Event, frozen=True, kw_only=True, tag_field="type", tag="job_finished"):
     """End a job that was judged. `version` is the one that serves now if promoted."""
 
     job_id: str
@@ -263,7 +263,7 @@ class JobFinished(Event, tag_field="type", tag="job_finished"):
     verdict: GateVerdict | None = None
 
 
-class JobFailed(Event, tag_field="type", tag="job_failed"):
+class JobFailed(Event, frozen=True, kw_only=True, tag_field="type", tag="job_failed"):
     """End a job that could not be judged."""
 
     job_id: str
@@ -284,7 +284,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     output_name: str = "scores"
 
 
-class ModelRegistered(Event, tag_field="type", tag="model_registered"):
+class ModelRegistered(Event, frozen=True, kw_only=True, tag_field="type", tag="model_registered"):
     """Say that an artifact is in the store; it serves only once promoted. `digest` is sha256 in hex of the ONNX bytes."""
 
     version: int
@@ -297,7 +297,7 @@ class ModelRegistered(Event, tag_field="type", tag="model_registered"):
     metric: float | None = None
 
 
-class ModelPromoted(Event, tag_field="type", tag="model_promoted"):
+class ModelPromoted(Event, frozen=True, kw_only=True, tag_field="type", tag="model_promoted"):
     """Make `version` the champion."""
 
     version: int
@@ -308,7 +308,7 @@ class ModelPromoted(Event, tag_field="type", tag="model_promoted"):
     metric: float | None = None
 
 
-class ModelRejected(Event, tag_field="type", tag="model_rejected"):
+class ModelRejected(Event, frozen=True, kw_only=True, tag_field="type", tag="model_rejected"):
     """Say why a candidate did not become the champion."""
 
     reasons: tuple[str, ...]
@@ -316,7 +316,7 @@ class ModelRejected(Event, tag_field="type", tag="model_rejected"):
     verdict: GateVerdict | None = None
 
 
-class ModelRolledBack(Event, tag_field="type", tag="model_rolled_back"):
+class ModelRolledBack(Event, frozen=True, kw_only=True, tag_field="type", tag="model_rolled_back"):
     """Make the earlier `version` the champion again, on a person's or a watch's word."""
 
     version: int

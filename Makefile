@@ -1,0 +1,41 @@
+# driftloop: `make` lists what there is. Every target brings its own set-up.
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MVN ?= mvn
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench prerequisites clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+prerequisites: # say once, and at once, what this machine lacks
+	@sh deploy/prerequisites.sh $(PYTHON) $(PREREQUISITES)
+
+$(STAMP): pyproject.toml constraints.txt deploy/prerequisites.sh
+	@sh deploy/prerequisites.sh $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[all,test]'
+	@touch $@
+
+install: $(STAMP) ## make .venv with everything (PIP_ARGS="--extra-index-url URL" picks another torch build)
+
+demo: $(STAMP) ## watch a model drift on a real broker, get repaired, and recover
+	$(BIN)/driftloop demo
+
+test: $(STAMP) check ## run all checks and tests
+	@sh deploy/prerequisites.sh $(PYTHON) test
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## format, lint and types, as CI checks them
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python deploy/check_types.py
+
+bench: $(STAMP) ## measure throughput beside its peers
+	$(BIN)/python benchmarks/throughput.py
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,77 @@
+"""Settings: three sources, one frozen result, every problem at once, no secret shown."""
+
+from pathlib import Path
+
+import pytest
+
+from driftloop.schemas.errors import SettingsInvalid
+from driftloop.settings import Settings, load_settings
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "driftloop.toml"
+    file.write_text(text, "utf-8")
+    return file
+
+
+def test_the_environment_beats_the_file_and_the_file_beats_the_defaults(tmp_path: Path) -> None:
+    file = written(tmp_path, '[kafka]\n"bootstrap.servers" = "file:9092"\n[monitor]\nwarm_up_rows = 200\nsettle_rows = 900\n')
+    settings = load_settings(
+        file, {"DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": "environment:9092", "DRIFTLOOP_MONITOR__SETTLE_ROWS": "800"}
+    )
+    assert settings.bootstrap_servers == "environment:9092"
+    assert (settings.monitor.warm_up_rows, settings.monitor.settle_rows) == (200, 800)
+    assert settings.monitor.clip_sd == Settings().monitor.clip_sd
+
+
+def test_any_librdkafka_property_passes_through(tmp_path: Path) -> None:
+    file = written(tmp_path, '[kafka]\nsecurity.protocol = "SASL_SSL"\nsasl.username = "me"\n"socket.keepalive.enable" = true\n')
+    settings = load_settings(file, {"DRIFTLOOP_KAFKA__SASL_PASSWORD": "hush"})
+    assert settings.kafka == {
+        "security.protocol": "SASL_SSL",
+        "sasl.username": "me",
+        "socket.keepalive.enable": "true",
+        "sasl.password": "hush",
+    }
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    file = written(tmp_path, "[monitor]\nwarm_up_row = 3\nclip_sd = -1\n[topics]\npartitions = 'many'\n")
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings(file, {"DRIFTLOOP_MONITR__CLIP_SD": "2"})
+    assert len(caught.value.problems) == 4
+    text = str(caught.value)
+    assert "did you mean warm_up_rows" in text
+    assert "monitor.clip_sd" in text
+    assert "topics.partitions" in text
+    assert "'monitr'" in text
+
+
+@pytest.mark.parametrize("content", ["[kafka", "\udcff"])
+def test_a_file_that_is_no_toml_is_told(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "driftloop.toml"
+    file.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(SettingsInvalid, match="must be TOML"):
+        load_settings(file, {})
+
+
+def test_a_missing_file_is_told_by_name(tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match=r"absent\.toml"):
+        load_settings(tmp_path / "absent.toml", {})
+
+
+def test_no_secret_is_shown() -> None:
+    settings = load_settings(None, {"DRIFTLOOP_KAFKA__SASL_PASSWORD": "canary", "DRIFTLOOP_KAFKA__SSL_KEY_PASSWORD": "canary"})
+    assert "canary" not in repr(settings) + str(settings) + str(settings.redacted())
+    assert settings.kafka["sasl.password"] == "canary"
+
+
+def test_a_wrong_secret_is_not_quoted() -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings(None, {"DRIFTLOOP_STORE__PASSWORD": "canary"})
+    assert "canary" not in str(caught.value)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().topics = None  # type: ignore[assignment,misc]
