@@ -1,0 +1,169 @@
+"""Make driftloop's topics, and check those that are there."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from ..schemas.errors import BrokerUnavailable, Conflict, SettingsInvalid, TopicMismatch
+from ..schemas.topics import KINDS, TopicKind
+from ..settings import Settings
+from .client_settings import base_properties, log, shown_address
+
+TIMEOUT_S = 10.0
+STATE_MESSAGE_BYTES = 2 * 1024 * 1024
+SEGMENT_MS = 30 * 60 * 1000
+
+
+def admin_client(settings: Settings) -> AdminClient:
+    """Return an admin client; raises SettingsInvalid for a property that librdkafka does not know."""
+    try:
+        return AdminClient({**base_properties(settings), "log_level": 2}, logger=log)
+    except KafkaException as problem:
+        raise SettingsInvalid([f"kafka must hold librdkafka properties, got {problem.args[0].str()}"]) from None
+
+
+def ensure_topics(settings: Settings, timeout_s: float = TIMEOUT_S) -> list[str]:
+    """Make every topic that is missing, check the others, and return the names of those made.
+
+    Raises BrokerUnavailable, and TopicMismatch with all topics that are not as configured; then none is made.
+    """
+    admin = admin_client(settings)
+    existing = partition_counts(settings, admin, timeout_s)
+    check_topics(settings, timeout_s, existing)
+    missing = [kind for kind in KINDS.values() if settings.topic(kind.name) not in existing]
+    if not missing:
+        return []
+    made = []
+    asked = admin.create_topics(
+        [_new_topic(settings, kind) for kind in missing], operation_timeout=timeout_s, request_timeout=timeout_s
+    )
+    for name, future in asked.items():
+        try:
+            _result(future, settings, timeout_s)
+            made.append(name)
+        except KafkaException as problem:
+            # Another process may make the same topics at this moment.
+            if problem.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise Conflict(f"topic must be made, got {problem.args[0].str()} ({name})") from problem
+    _wait_until_known(settings, admin, timeout_s)
+    if len(made) < len(missing):
+        check_topics(settings, timeout_s)
+    return sorted(made)
+
+
+def check_topics(settings: Settings, timeout_s: float = TIMEOUT_S, existing: dict[str, int] | None = None) -> list[str]:
+    """Return the names of missing topics; raises TopicMismatch with every topic that has another partition count or clean-up policy."""
+    admin = admin_client(settings)
+    found = partition_counts(settings, admin, timeout_s) if existing is None else existing
+    present = [kind for kind in KINDS.values() if settings.topic(kind.name) in found]
+    problems = []
+    wanted = settings.topics.partitions
+    for kind in present:
+        name = settings.topic(kind.name)
+        if kind.co_partitioned and found[name] != wanted:
+            problems.append(f"{name} must have {wanted} partitions, got {found[name]}")
+    policies = _policies(settings, admin, [settings.topic(kind.name) for kind in present], timeout_s)
+    for kind in present:
+        name = settings.topic(kind.name)
+        if name in policies and kind.cleanup not in policies[name].split(","):
+            problems.append(f"{name} must have cleanup.policy={kind.cleanup}, got {policies[name]}")
+    if problems:
+        advice = (
+            "set topics.partitions to the count found if all topics share it, choose another topics.prefix, "
+            "or delete the topics named (their records are lost) and run `driftloop init`"
+        )
+        raise TopicMismatch("topics are not as configured:\n" + "\n".join(f"  - {line}" for line in problems) + f"\n{advice}")
+    return [settings.topic(kind.name) for kind in KINDS.values() if settings.topic(kind.name) not in found]
+
+
+def delete_topics(settings: Settings, timeout_s: float = TIMEOUT_S) -> list[str]:
+    """Delete every topic of the prefix that is one of driftloop's, records and all, and return their names."""
+    admin = admin_client(settings)
+    existing = partition_counts(settings, admin, timeout_s)
+    names = sorted(settings.topic(kind.name) for kind in KINDS.values() if settings.topic(kind.name) in existing)
+    if names:
+        for future in admin.delete_topics(names, operation_timeout=timeout_s, request_timeout=timeout_s).values():
+            with suppress(KafkaException):
+                _result(future, settings, timeout_s)
+    return names
+
+
+def partition_counts(settings: Settings, admin: AdminClient, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
+    """Return the partition count of every topic of the cluster; raises BrokerUnavailable."""
+    try:
+        known = admin.list_topics(timeout=timeout_s).topics
+    except KafkaException as problem:
+        raise unavailable(settings, timeout_s, problem) from None
+    return {name: len(topic.partitions) for name, topic in known.items() if topic.error is None}
+
+
+def unavailable(settings: Settings, timeout_s: float, problem: Exception) -> BrokerUnavailable:
+    """Return the error that names the broker asked, without credentials."""
+    reason = problem.args[0].str() if isinstance(problem, KafkaException) else type(problem).__name__
+    return BrokerUnavailable(
+        f"broker must answer within {timeout_s:g} s, got: {reason} (kafka.bootstrap.servers = {shown_address(settings)})"
+    )
+
+
+def _new_topic(settings: Settings, kind: TopicKind) -> NewTopic:
+    config = {"cleanup.policy": kind.cleanup}
+    if kind.cleanup == "compact":
+        # The state is read whole at each start: compact it early, and let no open segment hold old values for long.
+        config |= {
+            "min.cleanable.dirty.ratio": "0.3",
+            "segment.ms": str(SEGMENT_MS),
+            "max.message.bytes": str(STATE_MESSAGE_BYTES),
+        }
+    else:
+        config["retention.ms"] = str(settings.topics.retention_ms if kind.retention_ms is None else kind.retention_ms)
+    return NewTopic(
+        settings.topic(kind.name),
+        num_partitions=settings.topics.partitions,
+        replication_factor=settings.topics.replication_factor,
+        config=config,
+    )
+
+
+def _policies(settings: Settings, admin: AdminClient, names: list[str], timeout_s: float) -> dict[str, str]:
+    if not names:
+        return {}
+    asked = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in names], request_timeout=timeout_s)
+    policies = {}
+    for resource, future in asked.items():
+        try:
+            policies[resource.name] = str(_result(future, settings, timeout_s)["cleanup.policy"].value)
+        except KafkaException as problem:
+            # Reading a topic's configuration is a right of its own; without it the counts are what can be checked.
+            if problem.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise Conflict(f"topic must show its configuration, got {problem.args[0].str()} ({resource.name})") from problem
+            log.warning("cleanup.policy of %s is not checked: not authorized to describe its configuration", resource.name)
+    return policies
+
+
+def _wait_until_known(settings: Settings, admin: AdminClient, timeout_s: float) -> None:
+    # The controller answers before every broker has heard of the new topics.
+    wanted = {settings.topic(kind.name) for kind in KINDS.values()}
+    deadline = time.monotonic() + timeout_s
+    while not wanted <= partition_counts(settings, admin, timeout_s).keys():
+        if time.monotonic() > deadline:
+            raise BrokerUnavailable(
+                f"topics must be known within {timeout_s:g} s after they were made (broker {shown_address(settings)})"
+            )
+        time.sleep(0.05)
+
+
+def _result(future: Future[Any], settings: Settings, timeout_s: float) -> Any:
+    try:
+        return future.result(timeout_s + 1.0)
+    except TimeoutError as problem:
+        raise unavailable(settings, timeout_s, problem) from None
+    except KafkaException as problem:
+        if problem.args[0].code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+            raise unavailable(settings, timeout_s, problem) from None
+        raise

@@ -1,0 +1,66 @@
+"""Topics on the real broker: made once, checked, every mismatch told at once."""
+
+import pytest
+from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
+
+from driftloop.schemas.config import TopicsConfig
+from driftloop.schemas.errors import BrokerUnavailable, SettingsInvalid, TopicMismatch
+from driftloop.schemas.topics import KINDS
+from driftloop.settings import Settings
+from driftloop.streams.topics import admin_client, check_topics, delete_topics, ensure_topics, partition_counts
+
+
+@pytest.mark.kafka
+def test_topics_are_made_once_with_their_configuration(settings: Settings) -> None:
+    assert check_topics(settings) == [settings.topic(kind) for kind in KINDS]
+    assert ensure_topics(settings) == sorted(settings.topic(kind) for kind in KINDS)
+    assert ensure_topics(settings) == []
+    assert check_topics(settings) == []
+    admin = admin_client(settings)
+    found = {}
+    for kind in ("state", "models", "drift"):
+        resource = ConfigResource(ResourceType.TOPIC, settings.topic(kind))
+        found[kind] = {name: entry.value for name, entry in admin.describe_configs([resource])[resource].result().items()}
+    assert found["state"]["cleanup.policy"] == "compact"
+    assert found["state"]["max.message.bytes"] == str(2 * 1024 * 1024)
+    assert found["state"]["segment.ms"] == str(30 * 60 * 1000)
+    assert found["models"]["retention.ms"] == "-1"
+    assert found["drift"]["retention.ms"] == str(settings.topics.retention_ms)
+
+
+@pytest.mark.kafka
+def test_every_mismatch_is_in_one_message_and_nothing_is_made(settings: Settings) -> None:
+    admin = admin_client(settings)
+    wrong = [
+        NewTopic(settings.topic("labels"), num_partitions=3, replication_factor=1),
+        NewTopic(settings.topic("state"), num_partitions=2, replication_factor=1, config={"cleanup.policy": "delete"}),
+    ]
+    for future in admin.create_topics(wrong).values():
+        future.result()
+    with pytest.raises(TopicMismatch) as caught:
+        ensure_topics(settings)
+    assert f"{settings.topic('labels')} must have 2 partitions, got 3" in str(caught.value)
+    assert f"{settings.topic('state')} must have cleanup.policy=compact, got delete" in str(caught.value)
+    assert "driftloop init" in str(caught.value)
+    assert settings.topic("drift") not in partition_counts(settings, admin)
+
+
+@pytest.mark.kafka
+def test_deleting_leaves_other_topics_alone(settings: Settings) -> None:
+    ensure_topics(settings)
+    other = settings.model_copy(update={"topics": TopicsConfig(prefix=settings.topics.prefix + "x.", partitions=2)})
+    ensure_topics(other)
+    assert len(delete_topics(settings)) == len(KINDS)
+    assert check_topics(other) == []
+
+
+def test_a_broker_that_is_away_is_named_without_credentials() -> None:
+    away = Settings(kafka={"bootstrap.servers": "127.0.0.1:9", "sasl.password": "hush"})
+    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:9\b") as caught:
+        ensure_topics(away, timeout_s=0.5)
+    assert "hush" not in str(caught.value)
+
+
+def test_an_unknown_property_is_a_settings_error() -> None:
+    with pytest.raises(SettingsInvalid, match=r"sasl\.pasword"):
+        ensure_topics(Settings(kafka={"sasl.pasword": "hush"}), timeout_s=0.5)
