@@ -1,0 +1,184 @@
+"""The policy: which events start a job, once, and which never do."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftloop.schemas.config import PolicyConfig
+from driftloop.schemas.events import (
+    AlertFired,
+    AlertResolved,
+    DriftClosed,
+    DriftOpened,
+    DriftUpdated,
+    Event,
+    JobCancelled,
+    JobFailed,
+    JobFinished,
+    JobRequested,
+    Position,
+    RowRange,
+)
+from driftloop.streams.policy import ModelState, Policy, rebuild
+
+ROWS = RowRange(partition=1, start_offset=100, labels_start_offset=90)
+HERE = Position(topic="labels", partition=1, offset=500, ts=1.0)
+
+
+def opened(episode: str = "e1", rows: int = 0, direction: str = "worse", signal: str = "error") -> DriftOpened:
+    return DriftOpened(
+        model="m",
+        episode_id=episode,
+        version=1,
+        signal=signal,
+        detector="page_hinkley",
+        parameters={},
+        direction=direction,  # type: ignore[arg-type]
+        severity="high",
+        before_mean=0.1,
+        after_mean=0.6,
+        effect=1.6,
+        change_point=HERE,
+        detected_at=HERE,
+        rows=ROWS,
+        labelled_rows=rows,
+    )
+
+
+def updated(rows: int, episode: str = "e1") -> DriftUpdated:
+    newer = msgspec.structs.replace(ROWS, end_offset=100 + rows)
+    return DriftUpdated(
+        model="m",
+        episode_id=episode,
+        version=1,
+        signal="error",
+        direction="worse",
+        severity="high",
+        after_mean=0.6,
+        effect=1.6,
+        rows=newer,
+        labelled_rows=rows,
+        updated_at=HERE,
+    )
+
+
+def closed(episode: str = "e1") -> DriftClosed:
+    return DriftClosed(
+        model="m", episode_id=episode, version=1, signal="error", reason="settled", after_mean=0.6, labelled_rows=9, closed_at=HERE
+    )
+
+
+def finished(job_id: str) -> JobFinished:
+    return JobFinished(model="m", job_id=job_id, recipe="repair", outcome="promoted", reasons=(), duration_s=1.0)
+
+
+def failed(job_id: str) -> JobFailed:
+    return JobFailed(model="m", job_id=job_id, recipe="repair", cause="timeout", message="", attempt=1, duration_s=1.0)
+
+
+def run(events: list[Event], config: PolicyConfig | None = None, state: ModelState | None = None) -> tuple[list[str], ModelState]:
+    policy = Policy(PolicyConfig() if config is None else config)
+    now = ModelState() if state is None else state
+    ids: list[str] = []
+    for event in events:
+        requests, now = policy.decide(event, now)
+        ids += [request.job_id for request in requests]
+    return ids, now
+
+
+def test_first_job_waits_for_enough_labelled_rows() -> None:
+    assert run([opened(rows=10), updated(299)])[0] == []
+    assert run([opened(rows=10), updated(300)])[0] == ["e1-300"]
+    assert run([opened(rows=300)])[0] == ["e1-300"]
+
+
+def test_request_carries_the_rows_of_the_event_that_made_it_due() -> None:
+    policy = Policy(PolicyConfig())
+    _, state = policy.decide(opened(rows=10), ModelState())
+    (request,), _ = policy.decide(updated(310), state)
+    assert request.rows is not None
+    assert request.rows.end_offset == 410
+    assert (request.requested_by, request.labelled_rows, request.version, request.episode_id) == ("policy", 310, 1, "e1")
+
+
+def test_second_job_comes_at_the_second_milestone_once() -> None:
+    ids, _ = run([opened(), updated(300), finished("e1-300"), updated(2000), finished("e1-2000"), updated(4000), updated(9000)])
+    assert ids == ["e1-300", "e1-2000"]
+
+
+@pytest.mark.parametrize("end", [finished("e1-300"), failed("e1-300"), JobCancelled(model="m", job_id="e1-300")])
+def test_milestone_reached_while_a_job_runs_is_asked_for_when_it_ends(end: Event) -> None:
+    assert run([opened(), updated(300), updated(2000)])[0] == ["e1-300"]
+    assert run([opened(), updated(300), updated(2000), end])[0] == ["e1-300", "e1-2000"]
+
+
+def test_remembered_milestone_is_dropped_with_the_episode() -> None:
+    assert run([opened(), updated(300), updated(2000), closed(), finished("e1-300")])[0] == ["e1-300"]
+
+
+def test_both_milestones_at_once_are_one_job() -> None:
+    assert run([opened(rows=2500), finished("e1-2000"), updated(5000)])[0] == ["e1-2000"]
+
+
+def test_better_other_signals_and_a_disabled_policy_start_nothing() -> None:
+    assert run([opened(rows=5000, direction="better")])[0] == []
+    assert run([opened(rows=5000, direction="shifted")])[0] == []
+    assert run([opened(rows=5000, signal="feature/x")])[0] == []
+    assert run([opened(rows=5000)], PolicyConfig(enabled=False))[0] == []
+    assert run([opened(rows=5000)], PolicyConfig(max_jobs_per_episode=0))[0] == []
+
+
+def test_cool_down_and_limit_hold_back_the_second_job() -> None:
+    events = [opened(), updated(1900), finished("e1-300"), updated(2000)]
+    assert run(events)[0] == ["e1-300"]
+    assert run([*events, updated(2100)])[0] == ["e1-300", "e1-2000"]
+    assert run([*events, updated(2100)], PolicyConfig(max_jobs_per_episode=1))[0] == ["e1-300"]
+
+
+def test_one_job_in_flight_per_model_whoever_asked() -> None:
+    user = JobRequested(model="m", job_id="mine", recipe="int8", requested_by="user")
+    assert run([user, opened(rows=400)])[0] == []
+    assert run([user, opened(rows=400), finished("mine")])[0] == ["e1-300"]
+    assert run([opened(rows=400), closed(), opened("e2", rows=400)])[0] == ["e1-300"]
+    assert run([opened(rows=400), closed(), opened("e2", rows=400), finished("e1-300")])[0] == ["e1-300", "e2-300"]
+
+
+def test_replayed_events_ask_for_nothing_more() -> None:
+    events: list[Event] = [opened(), updated(300), finished("e1-300"), updated(2000), failed("e1-2000"), closed()]
+    ids, state = run(events)
+    again, after = run(events, state=state)
+    assert (again, after) == ([], state)
+    assert run(events)[0] == ids
+
+
+def test_state_survives_serialisation() -> None:
+    _, state = run([opened(), updated(300)])
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=ModelState) == state
+
+
+def test_alerts_are_told_once_and_taken_back_once() -> None:
+    policy = Policy(PolicyConfig())
+    events, state = policy.due("m", policy.fold(opened(), ModelState()))
+    assert [type(event) for event in events] == [AlertFired]
+    assert policy.due("m", state)[0] == []
+    events, state = policy.due("m", policy.fold(closed(), state))
+    assert [type(event) for event in events] == [AlertResolved]
+    assert policy.due("m", state)[0] == []
+
+
+@given(st.permutations([opened(), updated(300), updated(2000), finished("e1-300")]), st.integers(0, 4))
+def test_lost_memory_never_asks_twice(events: list[Event], crash_after: int) -> None:
+    policy = Policy(PolicyConfig())
+    sent: list[Event] = []
+    state = ModelState()
+    for event in events[:crash_after]:
+        due, state = policy.due("m", policy.fold(event, state))
+        sent += due
+    drift = [event for event in events if isinstance(event, DriftOpened | DriftUpdated)]
+    state = rebuild(policy, [*drift, *[one for one in sent if isinstance(one, JobRequested)]]).get("m", ModelState())
+    for event in [None, *events[max(0, crash_after - 1) :]]:
+        due, state = policy.due("m", state if event is None else policy.fold(event, state))
+        sent += due
+    asked = [event.job_id for event in sent if isinstance(event, JobRequested)]
+    assert len(set(asked)) == len(asked)
