@@ -6,6 +6,7 @@ texts, truth values and whole numbers are classes, until a number with a fractio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from ..schemas.events import Scalar, Signature, Task
 from ..schemas.layouts import Layout, layout
 
-MAX_LEARNED_CLASSES = 1_000
+MAX_LEARNED_CLASSES = 500
+MAX_LABEL_CLASSES = 1_000
 MAX_WHOLE = 2**53
 Kind = Literal["number", "text", "truth"]
 COUNTS = (
@@ -35,7 +37,12 @@ COUNTS = (
 
 @dataclass(slots=True)
 class Model:
-    """Hold what is known of one model; `classes` in index order, `texts` the outputs of a text model in order of appearance."""
+    """Hold what is known of one model.
+
+    `classes`: values in index order, None where scores announce a class that has not appeared. `reserved`: the number of scores,
+    0 where unknown. `stored`: output -> the number that the join buffer keeps for it (texts are numbered in order of appearance, other
+    values are themselves); `lookup`: the part of it that may be predicted. `born`: the order of its first record.
+    """
 
     name: str
     task: Task = "classification"
@@ -45,15 +52,20 @@ class Model:
     reserved: int = 0
     classes: list[Scalar] = field(default_factory=list)
     index: dict[Scalar, int] = field(default_factory=dict)
-    texts: list[str] = field(default_factory=list)
-    codes: dict[Scalar, int] = field(default_factory=dict)
+    stored: dict[Scalar, float] = field(default_factory=dict)
+    lookup: dict[Scalar, float] = field(default_factory=dict)
+    born: int = 0
+    by_stored: dict[float, int] = field(default_factory=dict)
     generation: int = 0
     first_row: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     dirty: bool = True
 
     def place(self, value: Scalar, best: int | None) -> int:
-        """Return the class index of `value`, given the index `best` of its highest score where it is a new class of its own output."""
+        """Return the class index of `value`, a new one where it is new; `best` is the index of an output's highest score.
+
+        Labels that no learned class is left for share the index after the last.
+        """
         known = self.index.get(value)
         if known is not None:
             return known
@@ -62,13 +74,24 @@ class Model:
             at = best
         elif len(free) == 1:
             at = free[0]
+        elif len(self.classes) >= MAX_LABEL_CLASSES:
+            return len(self.classes)
         else:
             at = len(self.classes)
             self.classes.append(value)
         self.classes[at] = value
         self.index[value] = at
+        self.by_stored = {}
         self.dirty = True
         return at
+
+    def store(self, value: Scalar) -> float:
+        """Return the number that the join buffer keeps for an output, a new one where a text is new."""
+        found = self.stored.get(value)
+        if found is None:
+            found = self.stored[value] = float(len(self.stored)) if isinstance(value, str) else float(value)
+            self.dirty = True
+        return found
 
 
 _FREE: Any = None
@@ -127,12 +150,12 @@ class ModelTable:
         model.dirty = True
         self.increments.append((order, slot, name))
 
-    def slot(self, name: str) -> int:
-        """Return the slot of a model, a new one where the name is new."""
+    def slot(self, name: str, order: int) -> int:
+        """Return the slot of a model, a new one where the record `order` is the first to name it."""
         found = self.slots.get(name)
         if found is None:
             found = self.slots[name] = len(self.models)
-            self.models.append(Model(name))
+            self.models.append(Model(name, born=order))
         return found
 
     def hashes(self) -> NDArray[np.uint64]:
@@ -142,30 +165,49 @@ class ModelTable:
             self._hashes = np.frombuffer(joined, np.uint64).reshape(-1, 2)
         return self._hashes
 
-    def register(self, name: str, signature: Signature, next_row: int) -> None:
+    def register(self, signature: Signature, slot: int, next_row: int) -> None:
         """Take over a signature. Rows before `next_row` are no longer joined where the kind of the outputs changed."""
-        slot = self.slot(name)
         model = self.models[slot]
         kind = kind_of(signature.classes[0]) if signature.classes else "number"
         known = model.layout
-        changed = known is not None and (known.names != signature.features or model.task != signature.task)
+        names = known.names if known is not None else signature.features
+        changed = names != signature.features or (model.kind is not None and model.task != signature.task)
+        changed |= bool(model.classes) and model.classes != list(signature.classes)
         if model.kind is not None and kind != model.kind:
-            model.first_row, model.texts, model.codes, changed = next_row, [], {}, True
-        if known is not None and model.classes and list(signature.classes) != model.classes:
-            changed = True
+            model.first_row, model.stored, changed = next_row, {}, True
         if known is None or known.names != signature.features:
             model.layout = layout(signature.features, (True,) * len(signature.features))
         model.task, model.kind, model.registered = signature.task, kind, True
         model.classes = list(signature.classes)
         model.index = {value: at for at, value in enumerate(model.classes)}
         model.reserved = len(model.classes)
+        for value in model.classes:
+            model.store(value)
+        model.lookup = {value: model.stored[value] for value in model.classes}
+        model.by_stored = {}
         model.generation += changed
         model.dirty = True
+
+    def learn(self, slot: int, output: Scalar, width: int, learned: Layout) -> None:
+        """Take over what the first prediction of a model shows; `width` is the number of its scores, 0 without any."""
+        model = self.models[slot]
+        model.kind, model.layout, model.lookup = kind_of(output), learned, model.stored
+        model.reserved, model.dirty = width, True
+        if model.kind == "number" and not width and not is_whole(output):
+            model.task = "regression"
+        elif model.kind == "number" and width:
+            model.classes = list(range(width))
+        elif model.kind == "truth":
+            model.classes = [False, True]
+            model.stored.update({False: 0.0, True: 1.0})
+        else:
+            model.classes = [_FREE] * width
+        model.index = {value: at for at, value in enumerate(model.classes) if value is not _FREE}
 
     def become_regression(self, slot: int) -> None:
         """Make a learned model of whole numbers a regression for good."""
         model = self.models[slot]
-        model.task, model.classes, model.index, model.reserved = "regression", [], {}, 0
+        model.task, model.classes, model.index, model.stored, model.lookup = "regression", [], {}, {}, {}
         model.generation += 1
         model.dirty = True
 
@@ -192,25 +234,32 @@ def kind_of(value: object) -> Kind:
     return "text" if isinstance(value, str) else "number"
 
 
+def is_whole(value: object) -> bool:
+    """Return True for a number that can be a class."""
+    return isinstance(value, int | float) and abs(value) <= MAX_WHOLE and value == math.floor(value)
+
+
 def _encode(model: Model) -> bytes:
     known = model.layout
     names = None if known is None else (known.names, known.numeric)
     return msgspec.msgpack.encode(
         (
             *(model.name, model.task, model.kind, model.registered, names, model.reserved, model.classes),
-            *(model.texts, list(model.codes), model.generation, model.first_row, model.counts),
+            *(list(model.stored), model.generation, model.first_row, model.counts, model.born),
         )
     )
 
 
 def _decode(data: bytes) -> Model:
-    name, task, kind, registered, names, reserved, classes, texts, codes, generation, first_row, counts = msgspec.msgpack.decode(
+    name, task, kind, registered, names, reserved, classes, stored, generation, first_row, counts, born = msgspec.msgpack.decode(
         data
     )
     model = Model(name, task, kind, registered, None if names is None else layout(tuple(names[0]), tuple(names[1])), reserved)
-    model.classes, model.texts, model.generation, model.first_row = classes, texts, generation, first_row
+    model.classes, model.generation, model.first_row, model.born = classes, generation, first_row, born
     model.index = {value: at for at, value in enumerate(classes) if value is not _FREE}
-    model.codes = {value: at for at, value in enumerate(codes)}
+    for value in stored:
+        model.store(value)
+    model.lookup = {value: model.stored[value] for value in classes} if registered else model.stored
     model.counts.update(counts)
     model.dirty = False
     return model

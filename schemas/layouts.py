@@ -6,7 +6,8 @@ texts among numbers and wrong types are refused, and the caller falls back to th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from operator import attrgetter
 from typing import Annotated, Any
@@ -14,8 +15,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from .events import LabelArrived, PredictionMade
+from .events import LabelArrived, PredictionMade, Scalar
 
+Decode = Callable[[bytes], Any]
+NAN = float("nan")
 MAX_VERSION = 2**31 - 1
 IdText = Annotated[str, Meta(min_length=1, max_length=256)]
 Version = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
@@ -38,17 +41,39 @@ def _strict(name: str, source: dict[str, tuple[Any, Any]], types: dict[str, Any]
     )
 
 
+class _StrictPacked(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    model: str
+    version: Version
+    prediction_id: IdText
+    ts: float
+    output: Scalar
+    features: bytes
+    names: str = ""
+    scores: list[float] | None = None
+    segment: str | None = None
+    latency_ms: float | None = None
+
+
+class _StrictPackedLabel(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    model: str
+    prediction_id: IdText
+    label: Scalar | None
+    ts: float | None = None
+
+
 class Layout:
     """Be the names of a model's features in order, and which of them are numbers; equal layouts are one object (see `layout`)."""
 
-    __slots__ = ("decode_json", "decode_msgpack", "joined_names", "names", "numeric", "size_bytes", "width")
+    __slots__ = ("decode_json", "decode_msgpack", "joined_names", "name_set", "names", "numeric", "pack", "size_bytes", "width")
 
     def __init__(self, names: tuple[str, ...], numeric: tuple[bool, ...]) -> None:
         self.names = names
+        self.name_set = frozenset(names)
         self.numeric = numeric
         self.width = len(names)
         self.size_bytes = 4 * len(names)
         self.joined_names = "\n".join(names)
+        self.pack: Callable[..., bytes] = struct.Struct(f"{len(names)}d").pack
         fields = [(f"f{index}", (float | None) if number else (str | None), None) for index, number in enumerate(numeric)]
         renamed = {f"f{index}": name for index, name in enumerate(names)}
         features = msgspec.defstruct("Features", fields, rename=renamed, frozen=True, forbid_unknown_fields=True, gc=False)
@@ -56,6 +81,10 @@ class Layout:
         kind = _strict("Prediction", _PREDICTION, types, "prediction_made")
         self.decode_json: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
         self.decode_msgpack: Callable[[bytes], Any] = msgspec.msgpack.Decoder(kind).decode
+
+    def align(self, values: Iterable[float | str | None]) -> bytes:
+        """Return float64 bytes of values in the layout's order, NaN for what is missing or no number."""
+        return self.pack(*[value if isinstance(value, float | int) else NAN for value in values])
 
 
 @lru_cache(maxsize=4096)
@@ -65,7 +94,14 @@ def layout(names: tuple[str, ...], numeric: tuple[bool, ...]) -> Layout:
 
 
 @lru_cache(maxsize=1)
-def label_decoders() -> tuple[Callable[[bytes], Any], Callable[[bytes], Any]]:
-    """Return the strict JSON and msgpack decoders of a label."""
+def label_decoders() -> tuple[Decode, Decode, Decode]:
+    """Return the strict decoders of a label: JSON, msgpack map, packed array."""
     kind = _strict("Label", _LABEL, {"prediction_id": IdText}, "label_arrived")
-    return msgspec.json.Decoder(kind).decode, msgspec.msgpack.Decoder(kind).decode
+    packed = msgspec.msgpack.Decoder(_StrictPackedLabel).decode
+    return msgspec.json.Decoder(kind).decode, msgspec.msgpack.Decoder(kind).decode, packed
+
+
+@lru_cache(maxsize=1)
+def packed_decoder() -> Decode:
+    """Return the strict decoder of a packed prediction."""
+    return msgspec.msgpack.Decoder(_StrictPacked).decode

@@ -1,0 +1,169 @@
+"""Admission: the rules a prediction or label must meet, one record at a time, with the reason where it does not.
+
+Intake checks whole columns and asks here only for the records that look odd, so these rules are the only statement of what is right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from ..schemas.config import MonitorConfig
+from ..schemas.errors import EventInvalid
+from ..schemas.events import LabelArrived, PredictionMade, Signature
+from ..schemas.layouts import MAX_VERSION
+from .model_table import MAX_WHOLE, Model, is_whole, kind_of
+
+FLOAT32_MAX = 3.4028234663852886e38
+YEAR_2000_S = 946_684_800.0
+MAX_ID_CHARACTERS = 256
+MAX_TEXT_BYTES = 256
+MAX_LABEL_BYTES = 65_536
+MAX_NAME_BYTES = 262_144
+MAX_SIGNATURE_CLASSES = 10_000
+MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}", re.ASCII)
+
+
+def seconds(ts: float | datetime) -> float:
+    """Return seconds since 1970; a time without a zone is UTC."""
+    if isinstance(ts, datetime):
+        return (ts if ts.tzinfo is not None else ts.replace(tzinfo=UTC)).timestamp()
+    return float(ts)
+
+
+class Admission:
+    """Refuse what breaks a rule by raising EventInvalid."""
+
+    def __init__(self, config: MonitorConfig) -> None:
+        self.config = config
+
+    def size(self, value: bytes | None, limit: int) -> None:
+        """Check the size of a value."""
+        if value is not None and len(value) > limit:
+            raise EventInvalid("too_large", f"value must be at most {limit} bytes, got {len(value)}")
+
+    def name(self, model: str, key: bytes | None) -> None:
+        """Check the model's name and that the record's key is this name."""
+        if MODEL_NAME.fullmatch(model) is None:
+            raise EventInvalid("invalid", f"model must be 1 to 200 of A-Z a-z 0-9 . _ -, got {shown(model)}")
+        if key is None or key != model.encode():
+            raise EventInvalid("invalid", f"key must be the model's name {shown(model)}, got {shown(key)}")
+
+    def ident(self, prediction_id: str) -> None:
+        """Check a prediction id."""
+        if not 1 <= len(prediction_id) <= MAX_ID_CHARACTERS:
+            found = len(prediction_id)
+            raise EventInvalid("invalid", f"prediction_id must be 1 to {MAX_ID_CHARACTERS} characters, got {found}")
+
+    def time(self, ts: float | datetime | None, timestamp_ms: int) -> None:
+        """Check an event time against the record's time stamp (negative where there is none)."""
+        if ts is None:
+            return
+        at = finite("ts", seconds(ts))
+        if at < YEAR_2000_S:
+            raise EventInvalid("invalid", f"ts must be seconds since 1970 and after the year 2000, got {at}")
+        limit = self.config.max_future_s
+        if timestamp_ms >= 0 and at - timestamp_ms / 1000.0 > limit:
+            ahead = at - timestamp_ms / 1000.0
+            raise EventInvalid("future", f"ts must be at most {limit} s after the record's time stamp, got {ahead:.3f} s")
+
+    def prediction(self, event: PredictionMade, key: bytes | None, timestamp_ms: int) -> None:
+        """Check all of a prediction that does not depend on its model."""
+        self.name(event.model, key)
+        self.ident(event.prediction_id)
+        if not 1 <= event.version <= MAX_VERSION:
+            raise EventInvalid("invalid", f"version must be 1 to {MAX_VERSION}, got {shown(event.version)}")
+        self.time(event.ts, timestamp_ms)
+        self.features(event.features)
+        if event.latency_ms is not None:
+            finite("latency_ms", event.latency_ms)
+        for score in event.scores or ():
+            finite("scores", score)
+        self.value("output", event.output)
+
+    def features(self, features: Any) -> None:
+        """Check number, size and values of features."""
+        if len(features) > self.config.max_features:
+            raise EventInvalid("too_large", f"features must be at most {self.config.max_features}, got {len(features)}")
+        values: Iterable[Any] = features
+        if isinstance(features, dict):
+            values = features.values()
+            size_bytes = sum(len(name.encode()) for name in features)
+            if size_bytes > MAX_NAME_BYTES:
+                raise EventInvalid("too_large", f"feature names must be at most {MAX_NAME_BYTES} bytes, got {size_bytes}")
+        for value in values:
+            if isinstance(value, float | int):
+                finite("features", value)
+
+    def value(self, what: str, value: object) -> None:
+        """Check an output or label by itself."""
+        if isinstance(value, str):
+            if not 1 <= len(value.encode()) <= MAX_TEXT_BYTES:
+                raise EventInvalid("invalid", f"{what} must be 1 to {MAX_TEXT_BYTES} bytes of text, got {len(value.encode())}")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            finite(what, value)
+
+    def output(self, value: Any, width: int | None, model: Model) -> None:
+        """Check an output of its kind, and the number of its scores (None without any), against what is known of the model."""
+        if model.kind is not None and kind_of(value) != model.kind:
+            raise EventInvalid("invalid", f"output must be a {model.kind} as this model's outputs are, got {shown(value)}")
+        if width is not None and model.reserved and width != model.reserved:
+            raise EventInvalid("invalid", f"scores must be one per class, {model.reserved}, got {width}")
+        if model.registered and model.task == "classification" and value not in model.index:
+            raise EventInvalid("invalid", f"output must be a class of the signature, got {shown(value)}")
+
+    def label(self, event: LabelArrived, key: bytes | None, timestamp_ms: int) -> None:
+        """Check all of a label that does not depend on its model."""
+        self.name(event.model, key)
+        self.ident(event.prediction_id)
+        self.time(event.ts, timestamp_ms)
+        self.value("label", event.label)
+
+    def signature(self, signature: Signature) -> None:
+        """Check a registered signature: sizes, distinct names, classes of one kind."""
+        names, classes = signature.features, signature.classes
+        self.features(dict.fromkeys(names))
+        if len(set(names)) != len(names):
+            raise EventInvalid("invalid", "signature.features must be distinct names, got one twice")
+        if len(classes) > MAX_SIGNATURE_CLASSES:
+            raise EventInvalid("too_large", f"signature.classes must be at most {MAX_SIGNATURE_CLASSES}, got {len(classes)}")
+        if (signature.task == "classification") != bool(classes):
+            raise EventInvalid("invalid", f"signature.classes must be given for classification alone, got {len(classes)}")
+        if len({kind_of(value) for value in classes}) > 1 or len(set(classes)) != len(classes):
+            raise EventInvalid("invalid", "signature.classes must be distinct and of one kind")
+        if sum(len(value.encode()) for value in classes if isinstance(value, str)) > MAX_NAME_BYTES:
+            raise EventInvalid("too_large", f"signature.classes must be at most {MAX_NAME_BYTES} bytes together")
+        for value in classes:
+            self.value("signature.classes", value)
+            if isinstance(value, int | float) and abs(value) > MAX_WHOLE:
+                raise EventInvalid("invalid", f"a class must be within 2**53, got {shown(value)}")
+
+
+def label_problem(value: Any, model: Model) -> str | None:
+    """Return why `value` cannot be the label of a model's output, or None where it can."""
+    if model.kind is not None and kind_of(value) != model.kind:
+        return f"label must be a {model.kind} as this model's outputs are, got {shown(value)}"
+    if model.task == "regression":
+        return None
+    if model.registered:
+        return None if value in model.index else f"label must be a class of the signature, got {shown(value)}"
+    if model.kind == "number" and not is_whole(value):
+        return f"label must be a whole number as this model's classes are, got {shown(value)}"
+    return None
+
+
+def finite(what: str, value: float) -> float:
+    """Return a number that float32 can hold; raises EventInvalid for any other."""
+    if not -FLOAT32_MAX <= value <= FLOAT32_MAX:
+        raise EventInvalid("non_finite", f"{what} must be finite and within float32, got {shown(value)}")
+    return value
+
+
+def shown(value: object) -> str:
+    """Return a short, printable form of a value for a message."""
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
+        return f"a whole number of {value.bit_length()} bits"
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,196 @@
+"""Intake: the records of a batch, decoded, checked by column, and laid out as columns of predictions and labels."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+from msgspec.structs import astuple
+
+from ..schemas.layouts import Decode, Layout, label_columns, label_decoders, packed_decoder, prediction_columns
+from .admission import FLOAT32_MAX, MAX_LABEL_BYTES, YEAR_2000_S
+from .checked_columns import columns_of_scores, groups_of, hashed, numbers, strange_labels, strange_outputs, times
+from .columns import Ints
+from .inspection import Inspector, Odd, no_nan
+from .model_table import ModelTable
+from .pending import Ids
+from .pieces import Labels, Piece, Predictions, no_labels, no_predictions
+
+REFUSED = (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError, Odd)
+
+
+class Reader(NamedTuple):
+    """Hold what the decoding loop needs for the records of one key."""
+
+    json: Decode
+    msgpack: Decode
+    layout: Layout
+    model: str
+    slot: int
+
+
+class Intake:
+    """Turn records into columns; what is odd goes to the inspector, which admits or refuses it."""
+
+    def __init__(self, table: ModelTable, inspector: Inspector, max_value_bytes: int) -> None:
+        self.table = table
+        self.inspector = inspector
+        self.max_value_bytes = max_value_bytes
+        self._readers: dict[bytes, Reader] = {}
+
+    def forget(self) -> None:
+        """Read the layouts of the models anew."""
+        self._readers = {}
+        for slot, model in enumerate(self.table.models):
+            if model.layout is not None:
+                self._know(slot)
+
+    def predictions(self, piece: Piece) -> Predictions:
+        """Return the sound predictions of a piece; the others are with the inspector's refusals."""
+        events, features = self._decode(piece)
+        kept = np.fromiter((event is not None for event in events), np.bool_, len(events))
+        if not kept.all():
+            features = [raw for raw, event in zip(features, events, strict=True) if event is not None]
+            events = [event for event in events if event is not None]
+        if not events:
+            return no_predictions()
+        found, names = self._columns(piece, events, features, np.flatnonzero(kept))
+        suspects = self._suspects(found[0], found[1:], names, piece)
+        return self._judged(found[0], suspects, piece)
+
+    def labels(self, piece: Piece) -> Labels:
+        """Return the sound labels of a piece; the others are with the inspector's refusals."""
+        json, msgpack, packed = label_decoders()
+        values, limit, events = piece.source.values, min(self.max_value_bytes, MAX_LABEL_BYTES), []
+        for at in range(piece.start, piece.stop):
+            value = values[at]
+            try:
+                first = value[0]  # type: ignore[index]
+                decode = json if first == 0x7B else packed if 0x90 <= first <= 0x9F else msgpack
+                events.append(decode(value) if len(value) <= limit else None)  # type: ignore[arg-type]
+            except REFUSED:
+                events.append(None)
+        return self._label_columns(piece, events)
+
+    def _know(self, slot: int) -> Reader:
+        model = self.table.models[slot]
+        assert model.layout is not None
+        reader = Reader(model.layout.decode_json, model.layout.decode_msgpack, model.layout, model.name, slot)
+        self._readers[model.name.encode()] = reader
+        return reader
+
+    def _decode(self, piece: Piece) -> tuple[list[Any], list[bytes]]:
+        values, keys, readers, limit = piece.source.values, piece.source.keys, self._readers, self.max_value_bytes
+        packed, events, features = packed_decoder(), [], []
+        for at in range(piece.start, piece.stop):
+            value: Any = values[at]
+            try:
+                json, msgpack, layout, _, _ = readers[keys[at]]  # type: ignore[index]
+                first = value[0]
+                if first == 0x7B:
+                    event = json(value)
+                    try:
+                        raw = layout.pack(*astuple(event.features))
+                    except struct.error:
+                        raw = layout.align(astuple(event.features))
+                elif 0x90 <= first <= 0x9F:
+                    event = packed(value)
+                    raw = event.features
+                    if len(raw) != layout.size_bytes or (event.names and event.names != layout.joined_names):
+                        raise Odd
+                else:
+                    event = msgpack(value)
+                    raw = no_nan(layout, event.features)
+                if len(value) > limit:
+                    raise Odd
+            except REFUSED:
+                event, raw = self.inspector.prediction(piece, at)
+                if event is not None and keys[at] not in readers:
+                    self._know(self.table.slots[event.model])
+            events.append(event)
+            features.append(raw)
+        return events, features
+
+    def _columns(self, piece: Piece, events: list[Any], features: list[bytes], kept: Ints) -> tuple[Any, list[bool]]:
+        models, versions, idents, at_times, outputs, scores, latencies, _ = zip(*map(prediction_columns, events), strict=True)
+        keys = piece.source.keys
+        readers = [self._readers[keys[at]] for at in (kept + piece.start).tolist()]  # type: ignore[index]
+        expected = [reader.model for reader in readers]
+        strange = [] if expected == list(models) else [name != model for name, model in zip(expected, models, strict=True)]
+        slots = np.array([reader.slot for reader in readers])
+        stamps = np.array(piece.source.timestamps_ms[piece.start : piece.stop])[kept]
+        ts, wrong_ts = times(at_times, stamps)
+        latency, wrong_latency = numbers(latencies)
+        table, confidence, wrong_scores = columns_of_scores(scores, slots, self.table)
+        offsets = np.array(piece.source.offsets[piece.start : piece.stop])[kept]
+        rows = Predictions(
+            *(
+                piece.order[kept],
+                piece.time_ms[kept],
+                slots,
+                np.array(versions),
+                offsets,
+                hashed(idents, self.table.hashes()[slots]),
+            ),
+            *(ts, confidence, latency, table, list(outputs), groups_of(readers, features)),
+        )
+        future = ts - stamps / 1000.0 > self.inspector.config.max_future_s
+        wrong = wrong_ts | wrong_latency | wrong_scores | (ts < YEAR_2000_S) | (future & (stamps >= 0))
+        return (rows, wrong, kept), strange
+
+    def _suspects(self, rows: Predictions, more: tuple[Any, ...], strange: list[bool], piece: Piece) -> Any:
+        wrong, kept = more
+        if strange:
+            wrong |= np.array(strange)
+        for _, at, values in rows.groups:
+            odd = np.abs(values) > FLOAT32_MAX
+            if odd.any():
+                wrong[at[odd.any(axis=1)]] = True
+        wrong |= strange_outputs(rows.outputs, rows.slot, self.table)
+        return [(at, int(kept[at]) + piece.start) for at in np.flatnonzero(wrong).tolist()]
+
+    def _judged(self, rows: Predictions, suspects: list[tuple[int, int]], piece: Piece) -> Predictions:
+        bad = [row for row, at in suspects if not self.inspector.sound_prediction(piece, at)]
+        if not bad:
+            return rows
+        keep = np.ones(len(rows), np.bool_)
+        keep[bad] = False
+        return rows.take(keep)
+
+    def _label_columns(self, piece: Piece, events: list[Any]) -> Labels:
+        for row, event in enumerate(events):
+            if event is None:
+                events[row] = self.inspector.label(piece, piece.start + row)
+        kept = np.fromiter((event is not None for event in events), np.bool_, len(events))
+        at = np.flatnonzero(kept)
+        events = [event for event in events if event is not None]
+        if not events:
+            return no_labels()
+        models, idents, at_times, values = zip(*map(label_columns, events), strict=True)
+        names = self.table.slots
+        slots = np.array([names.get(model, -1) for model in models])
+        stamps = np.array(piece.source.timestamps_ms[piece.start : piece.stop])[at]
+        ts, wrong = times(at_times, stamps)
+        future = ts - stamps / 1000.0 > self.inspector.config.max_future_s
+        wrong |= (ts < YEAR_2000_S) | (future & (stamps >= 0))
+        keys = piece.source.keys[piece.start : piece.stop]
+        wrong |= np.fromiter(
+            (keys[row] != model.encode() for row, model in zip(at.tolist(), models, strict=True)), np.bool_, len(at)
+        )
+        wrong |= strange_labels(values)
+        offsets = np.array(piece.source.offsets[piece.start : piece.stop])[at]
+        ids = hashed(idents, self._name_hashes(models, slots))
+        found = Labels(piece.order[at], piece.time_ms[at], slots, offsets, ids, at + piece.start, list(values))
+        bad = [row for row in np.flatnonzero(wrong).tolist() if self.inspector.label(piece, piece.start + int(at[row])) is None]
+        if bad:
+            keep = np.ones(len(found), np.bool_)
+            keep[bad] = False
+            found = found.take(keep)
+        return found
+
+    def _name_hashes(self, models: tuple[str, ...], slots: Ints) -> Ids:
+        if len(self.table) and slots.min() >= 0:
+            return self.table.hashes()[slots]
+        return np.frombuffer(b"".join([xxhash.xxh3_128_digest(model.encode()) for model in models]), np.uint64).reshape(-1, 2)

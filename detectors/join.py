@@ -1,0 +1,172 @@
+"""Join: predictions and labels of one piece of the log, matched by id, as if record after record.
+
+Ids with one plain story (a new prediction, a label for a waiting one) are joined by column. Every other id of the piece (seen twice,
+labelled before its prediction, taken back, at the edge of the window) goes through `disputes`, one record at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checked_columns import strange_pairs
+from .columns import Floats, Ints
+from .disputes import Disputes, Pair, Rules
+from .early_labels import EarlyLabels
+from .model_table import ModelTable
+from .outputs import Fresh, label_indices, marks_of, output_indices, place_classes
+from .pending import SUPERSEDED, NewRows, Pending
+from .pieces import Labels, Predictions
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Joined:
+    """Hold pairs in merged order: the row of the prediction, the order and offset of the later record and of the label, the label."""
+
+    rows: Ints
+    order: Ints
+    label_offset: Ints
+    values: list[Any]
+
+
+class Joiner:
+    """Match predictions and labels, and keep both until they can be matched or are too old."""
+
+    def __init__(self, rules: Rules, table: ModelTable, pending: Pending, early: EarlyLabels) -> None:
+        self.rules = rules
+        self.table = table
+        self.pending = pending
+        self.early = early
+
+    def join(self, inputs: tuple[Predictions, Floats], labels: Labels, disputes: Disputes) -> tuple[Bools, Joined]:
+        """Return which predictions are new, and the pairs; new rows are held and pairs marked."""
+        predictions, stored = inputs
+        existing = self.pending.find(predictions.ids), self.pending.find(labels.ids)
+        odd, odd_labels, match = self._disputed(predictions, labels, existing)
+        disputes.begin(predictions, labels, existing, ~odd)
+        pairs = disputes.settle(np.flatnonzero(odd), np.flatnonzero(odd_labels))
+        new = ~odd
+        new[disputes.admitted] = True
+        places = np.cumsum(new) - 1
+        first = self.pending.head
+        self._append(predictions, stored, new)
+        plain = np.flatnonzero(~odd_labels)
+        rows = np.where(existing[1][plain] >= 0, existing[1][plain], first + places[match[plain]])
+        values = [labels.values[at] for at in plain.tolist()] if len(plain) != len(labels) else labels.values
+        joined = _merged(Joined(rows, labels.order[plain], labels.offset[plain], values), pairs)
+        if len(disputes.superseded):
+            self.pending.mark(np.array(disputes.superseded), SUPERSEDED)
+        if len(joined.rows):
+            self.pending.mark(joined.rows, marks_of(joined.values))
+        added = np.arange(first, self.pending.head)
+        if disputes.superseded:
+            added = np.setdiff1d(added, np.array(disputes.superseded))
+        self.pending.index(added)
+        return new, joined
+
+    def pairs(self, joined: Joined, fresh: Fresh) -> dict[str, Any]:
+        """Return the columns of joined rows but the offsets and order; new classes get their indices here."""
+        rows, pending = joined.rows, self.pending
+        slots = pending.column("model", rows)
+        listed = slots.tolist()
+        place_classes(fresh, listed, joined.order, joined.values, self.table)
+        output = output_indices(pending.column("output", rows), listed, self.table)
+        label = label_indices(joined.values, listed, self.table)
+        regress = np.array([model.task == "regression" for model in self.table.models], np.bool_)[slots]
+        error = np.where(regress, np.abs(output - label), (output != label).astype(np.float64))
+        return {
+            "model": slots.astype(np.int64),
+            "version": pending.column("version", rows).astype(np.int64),
+            "prediction_offset": pending.column("offset", rows),
+            "ts": pending.column("ts", rows),
+            "output": output,
+            "label": label,
+            "error": error,
+            "scores": pending.scores(rows).astype(np.float64),
+        }
+
+    def _append(self, predictions: Predictions, stored: Floats, new: Bools) -> None:
+        whole = bool(new.all())
+        columns = {
+            "order": predictions.order,
+            "offset": predictions.offset,
+            "ts": predictions.ts,
+            "time_ms": predictions.time_ms,
+            "model": predictions.slot,
+            "version": predictions.version,
+            "output": stored,
+        }
+        ids, scores = predictions.ids, predictions.scores
+        if not whole:
+            columns = {name: column[new] for name, column in columns.items()}
+            ids, scores = ids[new], scores[new]
+        self.pending.append(NewRows(ids, columns, scores.astype(np.float32)))
+
+    def _disputed(self, predictions: Predictions, labels: Labels, existing: tuple[Ints, Ints]) -> tuple[Bools, Bools, Ints]:
+        """Return which predictions and labels have no plain story, and each label's prediction in this piece, -1 without."""
+        low, label_low = predictions.ids[:, 0], labels.ids[:, 0]
+        places = np.argsort(low)
+        ordered = low[places]
+        odd = _repeated(ordered, places) | (existing[0] >= 0)
+        match = np.full(len(labels), -1)
+        if len(low):
+            near = np.minimum(np.searchsorted(ordered, label_low), len(low) - 1)
+            match = np.where(ordered[near] == label_low, places[near], -1)
+        if len(self.early):
+            odd |= np.isin(low, np.array(list(self.early.lows()), np.uint64))
+        label_places = np.argsort(label_low)
+        odd_labels = _repeated(label_low[label_places], label_places)
+        odd_labels |= ~(self._waiting(predictions, labels, existing[1]) | self._follows(predictions, labels, match))
+        odd_labels |= strange_pairs(labels.values, labels.slot, self.table)
+        here = match >= 0
+        odd_labels[here] |= odd[match[here]]
+        odd[match[here & odd_labels]] = True
+        return odd, odd_labels, match
+
+    def _waiting(self, predictions: Predictions, labels: Labels, rows: Ints) -> Bools:
+        """Return which labels certainly find their row waiting, however many rows of this piece come before them."""
+        found = rows >= 0
+        if not found.any():
+            return found
+        pending, rules = self.pending, self.rules
+        most = pending.head + np.searchsorted(predictions.order, labels.order)
+        found &= pending.marks(rows) == 0
+        found &= (rows >= most - rules.max_rows) & (labels.time_ms - pending.column("time_ms", rows) <= rules.window_ms)
+        found &= rows >= np.array([model.first_row for model in self.table.models])[labels.slot]
+        return found
+
+    def _follows(self, predictions: Predictions, labels: Labels, match: Ints) -> Bools:
+        """Return which labels certainly find their prediction in this piece."""
+        found = match >= 0
+        if not found.any():
+            return found
+        rules = self.rules
+        most = np.searchsorted(predictions.order, labels.order)
+        found &= (predictions.order[match] < labels.order) & (match >= most - rules.max_rows)
+        found &= labels.time_ms - predictions.time_ms[match] <= rules.window_ms
+        return found
+
+
+def _repeated(ordered: NDArray[np.uint64], places: Ints) -> Bools:
+    found = np.zeros(len(ordered), np.bool_)
+    same = ordered[1:] == ordered[:-1]
+    if same.any():
+        found[places[1:][same]] = True
+        found[places[:-1][same]] = True
+    return found
+
+
+def _merged(plain: Joined, pairs: list[Pair]) -> Joined:
+    if not pairs:
+        return plain
+    rows = np.concatenate([plain.rows, np.array([pair.row for pair in pairs], np.int64)])
+    order = np.concatenate([plain.order, np.array([pair.order for pair in pairs], np.int64)])
+    offsets = np.concatenate([plain.label_offset, np.array([pair.label_offset for pair in pairs], np.int64)])
+    values = [*plain.values, *(pair.value for pair in pairs)]
+    by_order = np.argsort(order, kind="stable")
+    return Joined(rows[by_order], order[by_order], offsets[by_order], [values[at] for at in by_order.tolist()])

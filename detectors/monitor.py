@@ -1,0 +1,178 @@
+"""The monitor of one partition: a batch of records in, events and dead letters out, the same however the log is cut into batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from ..schemas.config import MonitorConfig
+from ..schemas.events import Event
+from ..schemas.records import Batch, Slice
+from ..schemas.topics import DATA_PLANE_INPUTS, topic_name
+from .columns import FeatureGroup, Floats, InputRows, Ints, JoinedRows
+from .disputes import Disputes, Rules
+from .early_labels import EarlyLabels
+from .effects import Effects
+from .inspection import Inspector
+from .intake import Intake
+from .join import Joiner
+from .model_table import ModelTable
+from .outputs import Fresh, store_outputs
+from .pending import Pending
+from .pieces import Labels, Piece, Predictions
+from .watch import Watch
+
+START_MS = -1
+
+
+class Monitor:
+    """Admit, join and watch the records of one partition; `prefix` names the topics in positions and dead letters."""
+
+    def __init__(self, config: MonitorConfig, prefix: str, partition: int) -> None:
+        self.config = config
+        self.prefix = prefix
+        self.partition = partition
+        self.stream_time_ms: dict[str, int] = dict.fromkeys(DATA_PLANE_INPUTS, START_MS)
+        self.counters: dict[str, int] = {}
+        self.table = ModelTable()
+        self._order = 0
+        self._now_ms = START_MS
+        rules = Rules(round(config.join_window_s * 1000), config.max_pending)
+        self._buffer = Pending()
+        self._early = EarlyLabels(round(config.early_label_s * 1000), config.max_early_labels)
+        self._inspector = Inspector(config, self.table, partition)
+        self._intake = Intake(self.table, self._inspector, config.max_value_bytes)
+        self._disputes = Disputes(rules, self._buffer, self._early, self._inspector)
+        self._joiner = Joiner(rules, self.table, self._buffer, self._early)
+        self._watch = Watch(config, prefix, partition, self.table)
+
+    @property
+    def pending(self) -> int:
+        """Return the number of predictions that wait for their label."""
+        return self._buffer.waiting
+
+    def process(self, batch: Batch) -> Effects:
+        """Take in the records of a batch and return what follows from them."""
+        self.table.increments.clear()
+        counts: Counter[str] = Counter(models=len(batch.models), predictions=len(batch.predictions), labels=len(batch.labels))
+        events: list[Event] = []
+        pieces = self._merge(batch)
+        models, predictions, labels = pieces
+        start = 0, 0
+        for at, order in enumerate(models.order.tolist()):
+            stop = int(np.searchsorted(predictions.order, order)), int(np.searchsorted(labels.order, order))
+            self._span(_cut(predictions, start[0], stop[0]), _cut(labels, start[1], stop[1]), events, counts)
+            start = stop
+            self._register(models, at)
+        self._span(_cut(predictions, start[0], len(predictions.order)), _cut(labels, start[1], len(labels.order)), events, counts)
+        self._disputes.expire(self._now_ms)
+        self._buffer.age(self._now_ms - self._disputes.rules.window_ms, self.config.max_pending)
+        return self._effects(events, counts)
+
+    def _merge(self, batch: Batch) -> tuple[Piece, Piece, Piece]:
+        """Return the slices as pieces in merged order: by stream time, then models, predictions, labels."""
+        sources = {"models": batch.models, "predictions": batch.predictions, "labels": batch.labels}
+        times = [self._stream_times(kind, source) for kind, source in sources.items()]
+        ranks = []
+        for at, mine in enumerate(times):
+            rank = np.arange(len(mine))
+            for other, theirs in enumerate(times):
+                if other != at:
+                    rank = rank + np.searchsorted(theirs, mine, side="right" if other < at else "left")
+            ranks.append(rank)
+        merged = np.empty(len(batch), np.int64)
+        for rank, mine in zip(ranks, times, strict=True):
+            merged[rank] = mine
+        merged = np.maximum.accumulate(np.maximum(merged, self._now_ms))
+        self._disputes.clock = merged, self._order
+        made = [
+            Piece(topic_name(self.prefix, kind), source, 0, len(source), rank + self._order, merged[rank])
+            for (kind, source), rank in zip(sources.items(), ranks, strict=True)
+        ]
+        self._order += len(batch)
+        if len(merged):
+            self._now_ms = int(merged[-1])
+        return made[0], made[1], made[2]
+
+    def _stream_times(self, kind: str, source: Slice) -> Ints:
+        times = np.maximum.accumulate(np.array([self.stream_time_ms[kind], *source.timestamps_ms], np.int64))
+        self.stream_time_ms[kind] = int(times[-1])
+        return times[1:]
+
+    def _register(self, models: Piece, at: int) -> None:
+        event = self._inspector.registration(models, at)
+        if event is not None:
+            slot = self.table.slot(event.model, int(models.order[at]))
+            self.table.register(event.signature, slot, self._buffer.head)
+            self._intake.forget()
+
+    def _span(self, predictions: Piece, labels: Piece, events: list[Event], counts: Counter[str]) -> None:
+        """Take records between two registrations."""
+        if not len(predictions.order) and not len(labels.order):
+            return
+        rows, stored, fresh = store_outputs(self._intake.predictions(predictions), self.table, self._inspector, predictions)
+        arrived = self._intake.labels(labels)
+        self._disputes.piece = labels
+        for order, slot in fresh.switches:
+            before, label_before = rows.order < order, arrived.order < order
+            self._part((rows.take(before), stored[before]), arrived.take(label_before), _until(fresh, order), (events, counts))
+            rows, stored, arrived = rows.take(~before), stored[~before], arrived.take(~label_before)
+            self.table.become_regression(slot)
+        self._part((rows, stored), arrived, fresh, (events, counts))
+
+    def _part(
+        self, inputs: tuple[Predictions, Floats], labels: Labels, fresh: Fresh, into: tuple[list[Event], Counter[str]]
+    ) -> None:
+        """Take sound rows during which no model changes its task or layout."""
+        rows = inputs[0]
+        if not len(rows) and not len(labels):
+            return
+        new, joined = self._joiner.join(inputs, labels, self._disputes)
+        columns = self._joiner.pairs(joined, fresh)
+        fresh.values = []
+        admitted = rows if new.all() else rows.take(new)
+        events, counts = into
+        counts["admitted"] += len(admitted)
+        counts["joined"] += len(joined.rows)
+        pairs = JoinedRows(order=joined.order, label_offset=joined.label_offset, **columns)
+        events += [event for _, event in self._watch.observe(_input_rows(admitted), pairs)]
+
+    def _effects(self, events: list[Event], counts: Counter[str]) -> Effects:
+        refusals = sorted(self._inspector.refusals, key=lambda refusal: refusal[:2])
+        self._inspector.refusals.clear()
+        letters = [letter for _, _, letter in refusals]
+        counts["dead_lettered"] = len(letters)
+        counts.update(f"dead_lettered_{letter.disposition}" for letter in letters)
+        counts.update(name for _, _, name in self.table.increments)
+        for name, count in counts.items():
+            self.counters[name] = self.counters.get(name, 0) + count
+        return Effects(events, letters, dict(counts))
+
+
+def _cut(piece: Piece, start: int, stop: int) -> Piece:
+    return Piece(piece.topic, piece.source, start, stop, piece.order[start:stop], piece.time_ms[start:stop])
+
+
+def _until(fresh: Fresh, order: int) -> Fresh:
+    """Take the values before `order` out of `fresh`."""
+    before = [one for one in fresh.values if one[0] < order]
+    fresh.values = [one for one in fresh.values if one[0] >= order]
+    return Fresh(before, [])
+
+
+def _input_rows(rows: Predictions) -> InputRows:
+    groups = [
+        FeatureGroup(names=layout.names, rows=at, values=values, numeric=np.array(layout.numeric, np.bool_))
+        for layout, at, values in rows.groups
+    ]
+    return InputRows(
+        order=rows.order,
+        model=rows.slot,
+        version=rows.version,
+        offset=rows.offset,
+        ts=rows.ts,
+        confidence=rows.confidence,
+        latency_ms=rows.latency_ms,
+        groups=groups,
+    )

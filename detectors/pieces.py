@@ -1,0 +1,104 @@
+"""Pieces: consecutive records of one topic, and the columns of predictions and labels that intake makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..schemas.layouts import Layout
+from ..schemas.records import Slice
+from .columns import Floats, Ints
+from .pending import Ids
+
+
+@dataclass(slots=True)
+class Piece:
+    """Be consecutive records of one topic, from `start` to `stop` of a slice, with their places in the merged log."""
+
+    topic: str
+    source: Slice
+    start: int
+    stop: int
+    order: Ints
+    time_ms: Ints
+
+
+@dataclass(slots=True)
+class Predictions:
+    """Hold sound predictions in merged order. `groups`: layout, rows, values. `scores`: NaN where missing, at most WIDEST columns."""
+
+    order: Ints
+    time_ms: Ints
+    slot: Ints
+    version: Ints
+    offset: Ints
+    ids: Ids
+    ts: Floats
+    confidence: Floats
+    latency_ms: Floats
+    scores: Floats
+    outputs: list[Any]
+    groups: list[tuple[Layout, Ints, Floats]]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.order)
+
+    def take(self, keep: NDArray[np.bool_]) -> Predictions:
+        """Return the rows where `keep` is True."""
+        places = np.cumsum(keep) - 1
+        groups = []
+        for layout, rows, values in self.groups:
+            kept = keep[rows]
+            if kept.any():
+                groups.append((layout, places[rows[kept]], values[kept]))
+        columns = (
+            self.order,
+            self.time_ms,
+            self.slot,
+            self.version,
+            self.offset,
+            self.ids,
+            self.ts,
+            self.confidence,
+            self.latency_ms,
+        )
+        outputs = [self.outputs[at] for at in np.flatnonzero(keep).tolist()]
+        return Predictions(*(column[keep] for column in columns), self.scores[keep], outputs, groups)
+
+
+@dataclass(slots=True)
+class Labels:
+    """Hold sound labels in merged order. `at`: index in the slice. `slot`: -1 for a model not known yet."""
+
+    order: Ints
+    time_ms: Ints
+    slot: Ints
+    offset: Ints
+    ids: Ids
+    at: Ints
+    values: list[Any]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.order)
+
+    def take(self, keep: NDArray[np.bool_]) -> Labels:
+        """Return the rows where `keep` is True."""
+        columns = (self.order, self.time_ms, self.slot, self.offset, self.ids, self.at)
+        return Labels(*(column[keep] for column in columns), [self.values[at] for at in np.flatnonzero(keep).tolist()])
+
+
+def no_predictions() -> Predictions:
+    """Return no rows."""
+    ints, floats = np.zeros(0, np.int64), np.zeros(0)
+    return Predictions(ints, ints, ints, ints, ints, np.zeros((0, 2), np.uint64), floats, floats, floats, np.zeros((0, 0)), [], [])
+
+
+def no_labels() -> Labels:
+    """Return no rows."""
+    ints = np.zeros(0, np.int64)
+    return Labels(ints, ints, ints, ints, np.zeros((0, 2), np.uint64), ints, [])
