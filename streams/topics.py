@@ -112,7 +112,7 @@ def unavailable(settings: Settings, timeout_s: float, problem: Exception) -> Bro
 
 
 def _new_topic(settings: Settings, kind: TopicKind) -> NewTopic:
-    config = {"cleanup.policy": kind.cleanup}
+    config: dict[str, str] = {"cleanup.policy": kind.cleanup}
     if kind.cleanup == "compact":
         # The state is read whole at each start: compact it early, and let no open segment hold old values for long.
         config |= {

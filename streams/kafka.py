@@ -1,0 +1,230 @@
+"""The Kafka transport: senders and readers over confluent-kafka; `kafka_work.py` holds the transactional worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import cached_property
+from typing import Any
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from ..schemas.errors import BrokerUnavailable, Conflict, NotFound, SettingsInvalid
+from ..schemas.records import Record
+from ..settings import Settings
+from .client_settings import Membership, log, producer_properties, reader_properties, shown_address
+from .kafka_records import produce, to_record
+from .kafka_work import KafkaWork
+from .topics import admin_client, partition_counts, unavailable
+from .transport import Outgoing, Reader, Sender, Start, Work
+
+TIMEOUT_S = 10.0
+CLOSE_FLUSH_S = 2.0
+READ_CHUNK = 2_000
+LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+
+
+class KafkaTransport:
+    """Make senders, readers and workers for the broker of the settings."""
+
+    name = "kafka"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return admin_client(self._settings)
+
+    def sender(self) -> Sender:
+        """Return a new idempotent sender."""
+        return KafkaSender(self._settings)
+
+    def reader(self, topics: Sequence[str], start: Start = "earliest") -> Reader:
+        """Return a reader of all partitions; raises NotFound for a topic that is not there, BrokerUnavailable."""
+        return KafkaReader(self._settings, self._admin, topics, start)
+
+    def work(self, group: str, topic: str, slot: str) -> Work:
+        """Return a member of `group`; another process that used the slot is fenced off before this returns."""
+        member = Membership(group, slot, self._settings.worker.session_timeout_s)
+        return KafkaWork(self._settings, member, topic)
+
+    def end_offsets(self, topic: str) -> dict[int, int]:
+        """Return the read-committed end of each partition; transaction markers count as records."""
+        partitions = topic_partitions(self._settings, self._admin, [topic])
+        ends = list_offsets(self._settings, self._admin, partitions, LATEST)
+        return {partition: offset for (_, partition), offset in ends.items()}
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """Return the group's offsets by partition; partitions without one are left out."""
+        asked = [TopicPartition(topic, partition) for _, partition in topic_partitions(self._settings, self._admin, [topic])]
+        request = [ConsumerGroupTopicPartitions(group, asked)]
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            futures = self._admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=TIMEOUT_S)
+            found = _result(self._settings, futures[group]).topic_partitions
+            # The markers of a transaction reach the offsets topic a moment after its commit was answered.
+            if all(part.error is None for part in found):
+                return {part.partition: part.offset for part in found if part.offset >= 0}
+            if time.monotonic() > deadline:
+                raise unavailable(self._settings, TIMEOUT_S, KafkaException(next(part.error for part in found if part.error)))
+            time.sleep(0.02)
+
+
+def topic_partitions(settings: Settings, admin: AdminClient, topics: Sequence[str]) -> list[tuple[str, int]]:
+    """Return (topic, partition) of all partitions; raises NotFound with every topic that is missing."""
+    counts = partition_counts(settings, admin, TIMEOUT_S)
+    missing = [topic for topic in topics if topic not in counts]
+    if missing:
+        raise NotFound(
+            f"topic must be there, got none called {', '.join(missing)} at {shown_address(settings)} (run `driftloop init`)"
+        )
+    return [(topic, partition) for topic in topics for partition in range(counts[topic])]
+
+
+def list_offsets(
+    settings: Settings, admin: AdminClient, partitions: Sequence[tuple[str, int]], spec: OffsetSpec
+) -> dict[tuple[str, int], int]:
+    """Return the offset of each partition that `spec` asks for, as readers of committed records see it."""
+    asked = {TopicPartition(topic, partition): spec for topic, partition in partitions}
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        futures = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_S)
+        try:
+            return {(part.topic, part.partition): int(future.result(TIMEOUT_S + 1.0).offset) for part, future in futures.items()}
+        except (KafkaException, TimeoutError) as problem:
+            if not _is_settling(problem) or time.monotonic() > deadline:
+                raise unavailable(settings, TIMEOUT_S, problem) from None
+        time.sleep(0.05)
+
+
+def _is_settling(problem: Exception) -> bool:
+    # A partition just made or moved: known, while its leader does not know of it yet.
+    codes = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
+    return isinstance(problem, KafkaException) and problem.args[0].code() in codes
+
+
+class KafkaSender:
+    """Send through an idempotent producer; only refused records are reported back, which is cheaper."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._refused: list[KafkaError] = []
+        properties = {**producer_properties(settings), "delivery.report.only.error": True, "on_delivery": self._on_delivery}
+        try:
+            self._producer = Producer(properties, logger=log)
+        except KafkaException as problem:
+            raise SettingsInvalid([f"kafka must hold librdkafka properties, got {problem.args[0].str()}"]) from None
+
+    def send(self, outgoing: Outgoing) -> None:
+        """Queue one record; raises BrokerUnavailable where the queue stays full, Conflict for a record that is too large."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                produce(self._producer, outgoing)
+                self._producer.poll(0)
+                return
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise unavailable(self._settings, TIMEOUT_S, TimeoutError()) from None
+                self._producer.poll(0.05)
+            except KafkaException as problem:
+                raise Conflict(f"record must be taken by the client, got {problem.args[0].str()} ({outgoing.topic})") from problem
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for every queued record; return how many are not acknowledged yet. Raises BrokerUnavailable for refused ones."""
+        left = int(self._producer.flush(timeout_s))
+        if self._refused:
+            refused, self._refused = self._refused, []
+            raise BrokerUnavailable(f"broker must take every record, got {len(refused)} refused: {refused[0].str()}")
+        return left
+
+    def close(self) -> None:
+        """Flush for a short while and let go; what is left then is logged and lost."""
+        left = int(self._producer.flush(CLOSE_FLUSH_S))
+        if left or self._refused:
+            log.warning("%d records were not acknowledged and %d refused when the sender closed", left, len(self._refused))
+        self._producer.purge()
+        self._producer.flush(0.1)
+
+    def _on_delivery(self, error: KafkaError | None, _message: Any) -> None:
+        if error is not None and error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+            self._refused.append(error)
+
+
+class KafkaReader:
+    """Read whole topics, assigned by hand; the end is known from positions, since markers end a partition as often as records."""
+
+    def __init__(self, settings: Settings, admin: AdminClient, topics: Sequence[str], start: Start) -> None:
+        self._settings = settings
+        self._admin = admin
+        self._targets: dict[tuple[str, int], int] | None = None
+        partitions = topic_partitions(settings, admin, topics)
+        self._positions = list_offsets(settings, admin, partitions, LATEST if start == "latest" else EARLIEST)
+        if not isinstance(start, str):
+            self._positions |= {part: offset for part, offset in start.items() if part in self._positions}
+        self._consumer = Consumer(reader_properties(settings), logger=log)
+        self._consumer.assign([TopicPartition(topic, part, offset) for (topic, part), offset in self._positions.items()])
+
+    def poll(self, limit: int, timeout_s: float) -> list[Record]:
+        """Return up to `limit` records as soon as there is one, in offset order within a partition."""
+        deadline = time.monotonic() + timeout_s
+        records: list[Record] = []
+        while not records:
+            # consume() would wait its whole timeout for `limit` records: wait for one, then take what has come with it.
+            first = self._consumer.poll(max(0.0, deadline - time.monotonic()))
+            if first is not None:
+                self._take(first, records)
+            if first is None or (not records and time.monotonic() >= deadline):
+                return records
+        while len(records) < limit:
+            more = self._consumer.consume(min(limit - len(records), READ_CHUNK), 0)
+            if not more:
+                break
+            for message in more:
+                self._take(message, records)
+        return records
+
+    def at_end(self) -> bool:
+        """Return True once everything that was committed at the first call since it was last True has been returned."""
+        if self._targets is None:
+            self._targets = list_offsets(self._settings, self._admin, list(self._positions), LATEST)
+        if any(self._positions[part] < target for part, target in self._targets.items()):
+            return False
+        self._targets = None
+        return True
+
+    def close(self) -> None:
+        """Let go of the partitions."""
+        self._consumer.close()
+
+    def _take(self, message: Any, records: list[Record]) -> None:
+        error = message.error()
+        if error is None:
+            self._positions[message.topic(), message.partition()] = message.offset() + 1
+            records.append(to_record(message))
+        elif error.code() == KafkaError._PARTITION_EOF:
+            # Its offset lies behind the last marker, where no record ever will be.
+            self._positions[message.topic(), message.partition()] = message.offset()
+        elif error.fatal() or error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART):
+            raise Conflict(f"topic must be readable, got {error.str()} ({message.topic()})")
+        else:
+            log.warning("reading goes on after: %s", error.str())
+
+
+def _result(settings: Settings, future: Future[Any]) -> Any:
+    try:
+        return future.result(TIMEOUT_S + 1.0)
+    except (KafkaException, TimeoutError) as problem:
+        raise unavailable(settings, TIMEOUT_S, problem) from None

@@ -1,0 +1,35 @@
+"""Between our records and confluent-kafka's messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from confluent_kafka import Producer
+
+from ..schemas.records import Record
+from .transport import Outgoing
+
+
+def to_record(message: Any) -> Record:
+    """Return the record of a message that carries no error (its stubs call every field optional)."""
+    return Record(
+        topic=message.topic(),
+        partition=message.partition(),
+        offset=message.offset(),
+        timestamp_ms=message.timestamp()[1],
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),
+    )
+
+
+def produce(producer: Producer, outgoing: Outgoing) -> None:
+    """Queue one record on `producer`; raises BufferError where its queue is full, KafkaException where it takes no such record."""
+    producer.produce(
+        outgoing.topic,
+        value=outgoing.value,
+        key=outgoing.key,
+        headers=list(outgoing.headers),
+        # 0 means now.
+        timestamp=0 if outgoing.timestamp_ms is None else outgoing.timestamp_ms,
+    )
