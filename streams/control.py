@@ -1,0 +1,165 @@
+"""The control plane: a Faust app that folds drift, job and model events and tells jobs and alerts that are due.
+
+Requests are level-triggered: at every assignment the state is read back from the topics and all that is due is sent, under the id it
+always has. So it does not matter that Faust commits now and then, acks what raised, or gives an event again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..schemas.errors import EventInvalid
+from ..schemas.partitions import partition_of
+from ..schemas.records import Record
+from ..settings import Settings
+from .control_state import ControlState
+from .faust_settings import faust, faust_options, group_of
+from .kafka import KafkaTransport
+from .transport import Outgoing
+
+TICK_S = 0.25
+RETRY_S = 1.0
+STOP_TIMEOUT_S = 15.0
+log = logging.getLogger("driftloop.control")
+
+
+class ControlAgents:
+    """Be what the agents of one app share: the state, and the lock under which it is read back."""
+
+    def __init__(self, settings: Settings, app: Any) -> None:
+        self.ready = threading.Event()
+        self._settings = settings
+        self._app = app
+        self._state = ControlState(settings)
+        self._lock = asyncio.Lock()
+        self._stale = True
+
+    async def handle(self, message: Any) -> None:
+        """Take one record in; nothing it holds can end the agent."""
+        record = Record(
+            topic=message.topic,
+            partition=message.partition,
+            offset=message.offset,
+            timestamp_ms=int(message.timestamp * 1000),
+            key=message.key,
+            value=message.value,
+            headers=tuple((name, value) for name, value in _pairs(message.headers)),
+        )
+        try:
+            event = self._state.decode(record)
+        except EventInvalid as problem:
+            log.warning("a record is no event: %s", problem)
+            await self._send_all([self._state.dead_letter(record, problem)])
+            return
+        await self.refresh()
+        async with self._lock:
+            self._state.fold(event)
+            await self._send_all(self._state.due(event.model))
+
+    async def on_assigned(self) -> None:
+        """Note that partitions may be new here."""
+        self._stale = True
+
+    async def refresh(self) -> None:
+        """Read the state back if it may be stale and send what is due; tries again until the broker answers."""
+        while self._stale and not self._app.should_stop:
+            async with self._lock:
+                if not self._stale:
+                    return
+                try:
+                    loop = asyncio.get_running_loop()
+                    events = await loop.run_in_executor(None, self._state.read, KafkaTransport(self._settings))
+                except Exception as problem:  # noqa: BLE001 - whatever the client says, the next try may succeed
+                    log.warning("reading the state back is tried again: %s", problem)
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                self._state.take(events)
+                self._stale = False
+                for model in sorted(self._state.models):
+                    if self._owns(model):
+                        await self._send_all(self._state.due(model))
+                self.ready.set()
+
+    def _owns(self, model: str) -> bool:
+        partition = partition_of(model.encode(), self._settings.topics.partitions)
+        return any(
+            tp.topic == self._settings.topic("drift") and tp.partition == partition for tp in self._app.consumer.assignment()
+        )
+
+    async def _send_all(self, outgoing: list[Outgoing]) -> None:
+        for one in outgoing:
+            try:
+                await self._app.producer.send_and_wait(one.topic, one.key, one.value, None, None, list(one.headers))
+            except Exception as problem:  # noqa: BLE001 - what was not sent becomes due again
+                log.warning("sending to %s is tried again: %s", one.topic, problem)
+                self._stale = True
+
+
+def create_app(settings: Settings, slot: str = "0") -> Any:
+    """Return the Faust app; must be called in the event loop it will run in. `app.driftloop` is its ControlAgents."""
+    app = faust.App(group_of(settings), **faust_options(settings, slot))
+    agents = ControlAgents(settings, app)
+    app.driftloop = agents
+    for kind in ("drift", "jobs", "job-events"):
+        _declare(app, settings.topic(kind), kind, agents.handle)
+
+    @app.on_partitions_assigned.connect  # type: ignore[misc,unused-ignore]
+    async def assigned(*_: Any, **__: Any) -> None:
+        await agents.on_assigned()
+
+    @app.timer(interval=TICK_S)  # type: ignore[misc,unused-ignore]
+    async def tick() -> None:
+        await agents.refresh()
+
+    return app
+
+
+def _declare(app: Any, topic: str, kind: str, handle: Callable[[Any], Awaitable[None]]) -> None:
+    async def follow(stream: Any) -> None:
+        async for event in stream.events():
+            try:
+                await handle(event.message)
+            except Exception:
+                log.exception("a record of %s could not be handled", topic)
+
+    channel = app.topic(topic, key_serializer="raw", value_serializer="raw", value_type=bytes, allow_empty=True)
+    app.agent(channel, name=f"driftloop.control.{kind}", concurrency=1)(follow)
+
+
+def _pairs(headers: Any) -> list[tuple[str, bytes | None]]:
+    if not headers:
+        return []
+    return list(headers.items()) if hasattr(headers, "items") else list(headers)
+
+
+class ControlPlane:
+    """Run the app in the calling thread, with an event loop of its own."""
+
+    def __init__(self, settings: Settings, slot: str = "0") -> None:
+        self._settings = settings
+        self._slot = slot
+        self.ready = threading.Event()
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set; raises what crashed the app."""
+        asyncio.run(self._serve(stop))
+
+    async def _serve(self, stop: threading.Event) -> None:
+        app = create_app(self._settings, self._slot)
+        app.driftloop.ready = self.ready
+        app.finalize()
+        starting = asyncio.create_task(app.start())
+        try:
+            while not stop.is_set() and not app.should_stop:
+                if starting.done():
+                    starting.result()
+                await asyncio.sleep(0.05)
+            if app.crash_reason is not None:
+                raise app.crash_reason
+        finally:
+            starting.cancel()
+            await asyncio.wait_for(app.stop(), STOP_TIMEOUT_S)
