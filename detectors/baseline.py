@@ -1,0 +1,95 @@
+"""The frozen baseline of a signal: level, spread, and how long a block must be so that block means are nearly independent.
+
+A block of independent rows has sd / sqrt(rows); rows that follow each other (lag-1 correlation r) carry (1 + r) / (1 - r) times less,
+and ADWIN on such rows alarms hundreds of times per 100,000.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .columns import Floats
+
+ROBUST_SD = 4.0
+MAD_TO_SD = 1.4826
+MIN_VALUES = 20
+BLOCK_PER_CORRELATION_ROWS = 8.0
+MAX_CORRELATION = 0.995
+MIN_BLOCKS_FOR_SD = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Hold z = clip((x - center) / scale) as the row transform, and mean and sd of a row in z; `correlation_rows` is (1 + r) / (1 - r)."""
+
+    center: float
+    scale: float
+    mean: float
+    row_sd: float
+    correlation_rows: float
+
+    def transform(self, values: Floats, clip: float) -> Floats:
+        """Return z of raw values, NaN where missing."""
+        return np.minimum(np.maximum((values - self.center) * (1.0 / self.scale), -clip), clip)
+
+    def raw(self, z: float) -> float:
+        """Return the raw value of a mean in z."""
+        return self.center + self.scale * z
+
+    def block_sd(self, rows: int) -> float:
+        """Return the standard deviation of the mean of a block."""
+        return self.row_sd * math.sqrt(min(self.correlation_rows, rows) / rows)
+
+
+def of_shares(values: Floats) -> Baseline | None:
+    """Return the baseline of a signal of 0 and 1, never certain of 0 or 1; None with too few values."""
+    values = values[~np.isnan(values)]
+    if len(values) < MIN_VALUES:
+        return None
+    ones = float(values.sum())
+    share = (ones + 2.0) / (len(values) + 4.0)
+    return Baseline(0.0, 1.0, ones / len(values), math.sqrt(share * (1.0 - share)), correlation_rows(values))
+
+
+def of_numbers(values: Floats) -> Baseline | None:
+    """Return the baseline of a signal of numbers, which outliers do not widen; None with too few values."""
+    values = values[~np.isnan(values)]
+    if len(values) < MIN_VALUES:
+        return None
+    median = float(np.median(values))
+    spread = float(np.median(np.abs(values - median))) * MAD_TO_SD
+    kept = values
+    if spread > 0.0:
+        # Skewed values have long honest tails: the limits are wide, and only what lies far beyond is drawn in.
+        limit = 2.0 * ROBUST_SD * spread
+        kept = np.minimum(np.maximum(values, median - limit), median + limit)
+    center, scale = float(kept.mean()), float(kept.std())
+    floor = max(abs(center) * 1e-6, 1e-12)
+    if not scale > floor:
+        # A constant: anything else is a move, but a rare single one is not yet a change.
+        return Baseline(center, max(abs(center) * 1e-3, 1e-9), 0.0, 1.0, 1.0)
+    return Baseline(center, scale, 0.0, 1.0, correlation_rows(kept))
+
+
+def correlation_rows(values: Floats) -> float:
+    """Return (1 + r) / (1 - r) of the lag-1 correlation r, 1 where r is within its own noise."""
+    centred = values - values.mean()
+    power = float((centred * centred).sum())
+    if power <= 0.0:
+        return 1.0
+    lag_1 = float((centred[1:] * centred[:-1]).sum()) / power
+    if lag_1 < 2.0 / math.sqrt(len(values)):
+        return 1.0
+    lag_1 = min(lag_1 + 1.0 / len(values), MAX_CORRELATION)
+    return (1.0 + lag_1) / (1.0 - lag_1)
+
+
+def block_rows(correlation: float, least: int, most: int) -> int:
+    """Return the length of a block, a power of two times `least`, at which the means of neighbouring blocks hardly correlate."""
+    rows = least
+    while rows < min(most, BLOCK_PER_CORRELATION_ROWS * correlation):
+        rows *= 2
+    return min(rows, most) if most >= least else least

@@ -1,0 +1,263 @@
+"""Sums of standardised rows over blocks, for many lanes at once.
+
+A lane is a bundle of signals that share rows and a block clock, such as all inputs of one model. Rows are standardised, clipped and
+rounded to 2^-20 of a standard deviation: sums of such numbers are exact in float64, so they do not depend on how the log was cut.
+Lanes in warm-up are fed chunk by chunk, all others by a few numpy calls over the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from .columns import Floats, Ints
+
+UNIT = float(2**20)
+
+
+@dataclass(slots=True)
+class Feed:
+    """Hold the rows of one batch for the lanes of one bank, in merged order; columns of length n, `values` (n, width)."""
+
+    lane: Ints
+    values: Floats
+    order: Ints
+    offset: Ints
+    label_offset: Ints
+    ts: Floats
+
+    def take(self, rows: Ints) -> Feed:
+        """Return the rows at these indices."""
+        columns = (self.lane, self.values, self.order, self.offset, self.label_offset, self.ts)
+        return Feed(*(column[rows] for column in columns))
+
+
+@dataclass(slots=True)
+class Block:
+    """Be a full block: sums of z and counts of missing values per signal, where its first row lies, and the row that closed it."""
+
+    sums: Floats
+    missing: Ints
+    rows: int
+    offset: int
+    label_offset: int
+    ts: float
+    last: int
+
+
+class Tap(Protocol):
+    """Take raw rows of a lane in warm-up."""
+
+    def absorb(self, feed: Feed, rows: slice) -> None:
+        """Keep what the warm-up needs of these rows."""
+
+
+class Bank:
+    """Keep transforms and running block sums of all lanes with `width` signals, in arrays over lanes that grow by doubling."""
+
+    def __init__(self, width: int, clip_sd: float) -> None:
+        self.width = width
+        self.limit = max(clip_sd, 1.0) * UNIT
+        self.taps: list[Tap | None] = []
+        self._free: list[int] = []
+        self.center = np.zeros((0, width))
+        self.factor = np.zeros((0, width))
+        self.sums = np.zeros((0, width))
+        self.missing = np.zeros((0, width), np.int64)
+        self.fill = np.zeros(0, np.int64)
+        self.block_rows = np.ones(0, np.int64)
+        self.slow = np.zeros(0, np.bool_)
+        self.first = np.zeros((0, 2), np.int64)
+        self.first_ts = np.zeros(0)
+
+    def add(self, tap: Tap) -> int:
+        """Return the index of a new lane, whose raw rows go to `tap` while it is slow."""
+        if self._free:
+            lane = self._free.pop()
+            self.taps[lane] = tap
+            return lane
+        self.taps.append(tap)
+        if len(self.taps) > len(self.fill):
+            self._grow(max(4, 2 * len(self.fill)))
+        return len(self.taps) - 1
+
+    def drop(self, lane: int) -> None:
+        """Forget a lane; its index is used again."""
+        self.taps[lane] = None
+        self._free.append(lane)
+
+    def restart(self, lane: int, block_rows: int) -> None:
+        """Begin a new block of `block_rows` at the next row."""
+        self.block_rows[lane] = block_rows
+        self.fill[lane] = 0
+        self.sums[lane] = 0.0
+        self.missing[lane] = 0
+
+    def _grow(self, lanes: int) -> None:
+        for name in ("center", "factor", "sums", "missing", "fill", "block_rows", "slow", "first", "first_ts"):
+            old = getattr(self, name)
+            new = np.zeros((lanes, *old.shape[1:]), old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+
+    def standardise(self, values: Floats, lanes: Ints | slice) -> tuple[Floats, Ints | None]:
+        """Return z in whole units of 2^-20, 0 where missing, and where anything is missing the (n, width) mask as integers."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            z = values - self.center[lanes]
+            z *= self.factor[lanes]
+        np.minimum(z, self.limit, out=z)
+        np.maximum(z, -self.limit, out=z)
+        np.rint(z, out=z)
+        gone = np.isnan(z)
+        if not gone.any():
+            return z, None
+        z[gone] = 0.0
+        return z, gone.astype(np.int64)
+
+
+@dataclass(slots=True)
+class _Segments:
+    """Hold blocks, full or begun, of the fast lanes of a batch: where each ends, its sums, and its first row."""
+
+    end: Ints
+    full: list[bool]
+    sums: Floats
+    missing: Ints
+    first: Ints
+    first_ts: Floats
+
+
+class Flow:
+    """Lead one batch through a bank: hand out each lane's full blocks one after the other, in the lane's order.
+
+    The caller takes blocks of all lanes in the order of the rows that closed them; when it changes a lane's transform or block
+    length on the way, it says so by `bank.slow`, and what was summed ahead is summed again.
+    """
+
+    def __init__(self, bank: Bank, feed: Feed) -> None:
+        self.bank = bank
+        if len(feed.lane) > 1 and (feed.lane[1:] < feed.lane[:-1]).any():
+            feed = feed.take(np.argsort(feed.lane, kind="stable"))
+        self.feed = feed
+        change = np.flatnonzero(feed.lane[1:] != feed.lane[:-1]) + 1
+        starts = np.concatenate((np.zeros(1, np.int64), change))
+        self._lanes: Ints = feed.lane[starts]
+        self._ends: Ints = np.append(change, len(feed.lane))
+        slow = bank.slow[self._lanes]
+        self._slow: list[bool] = slow.tolist()
+        self._cursor: list[int] = starts.tolist()
+        self._next = [0] * len(starts)
+        self._stop = [0] * len(starts)
+        fast = np.flatnonzero(~slow)
+        if len(fast):
+            self._sum_ahead(fast, starts)
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield (order, run) of the first full block of every lane that has one; a run is a lane's number in this batch."""
+        for run in range(len(self._slow)):
+            order = self.peek(run)
+            if order is not None:
+                yield order, run
+
+    def lane(self, run: int) -> int:
+        """Return the lane of a run."""
+        return int(self._lanes[run])
+
+    def peek(self, run: int) -> int | None:
+        """Return the order of the row that closes the run's next full block, or None: the rest of the batch fills no block."""
+        if not self._slow[run]:
+            at = self._next[run]
+            return int(self.feed.order[self._segments.end[at] - 1]) if at < self._stop[run] and self._segments.full[at] else None
+        lane, cursor = int(self._lanes[run]), self._cursor[run]
+        take = int(min(self.bank.block_rows[lane] - self.bank.fill[lane], self._ends[run] - cursor))
+        if take > 0:
+            self._feed_slowly(lane, slice(cursor, cursor + take))
+            self._cursor[run] = cursor + take
+        if self.bank.fill[lane] < self.bank.block_rows[lane]:
+            return None
+        return int(self.feed.order[self._cursor[run] - 1])
+
+    def take(self, run: int) -> Block:
+        """Return the block that `peek` announced."""
+        bank, lane = self.bank, int(self._lanes[run])
+        if not self._slow[run]:
+            at, known = self._next[run], self._segments
+            self._next[run] += 1
+            first, last = known.first[at], int(known.end[at]) - 1
+            rows = int(bank.block_rows[lane])
+            return Block(known.sums[at], known.missing[at], rows, int(first[0]), int(first[1]), float(known.first_ts[at]), last)
+        first, rows = bank.first[lane], int(bank.block_rows[lane])
+        block = Block(
+            *(bank.sums[lane].copy(), bank.missing[lane].copy(), rows, int(first[0]), int(first[1]), float(bank.first_ts[lane])),
+            last=self._cursor[run] - 1,
+        )
+        bank.restart(lane, rows)
+        return block
+
+    def handled(self, run: int, block: Block) -> None:
+        """Go on after a block; if its handling made the lane slow, the rows after it are fed again."""
+        lane = int(self._lanes[run])
+        if not self._slow[run] and self.bank.slow[lane]:
+            self._slow[run] = True
+            self._cursor[run] = block.last + 1
+            self.bank.restart(lane, int(self.bank.block_rows[lane]))
+
+    def _feed_slowly(self, lane: int, rows: slice) -> None:
+        bank, feed = self.bank, self.feed
+        if bank.fill[lane] == 0:
+            bank.first[lane] = feed.offset[rows.start], feed.label_offset[rows.start]
+            bank.first_ts[lane] = feed.ts[rows.start]
+        tap = bank.taps[lane]
+        if tap is not None:
+            tap.absorb(feed, rows)
+        z, gone = bank.standardise(feed.values[rows], slice(lane, lane + 1))
+        bank.sums[lane] += z.sum(axis=0)
+        if gone is not None:
+            bank.missing[lane] += gone.sum(axis=0)
+        bank.fill[lane] += rows.stop - rows.start
+
+    def _sum_ahead(self, fast: Ints, starts: Ints) -> None:
+        bank, feed = self.bank, self.feed
+        lane, begin, end = self._lanes[fast], starts[fast], self._ends[fast]
+        size, fill = bank.block_rows[lane], bank.fill[lane]
+        number = (fill + end - begin - 1) // size + 1
+        last = np.cumsum(number)
+        run = np.repeat(np.arange(len(fast)), number)
+        within = np.arange(last[-1]) - (last - number)[run]
+        start = begin[run] + np.maximum(0, within * size[run] - fill[run])
+        stop = begin[run] + (within + 1) * size[run] - fill[run]
+        full = stop <= end[run]
+        sums, missing = self._sums(fast, start)
+        first, first_ts = np.column_stack((feed.offset[start], feed.label_offset[start])), feed.ts[start]
+        head = last - number
+        sums[head] += bank.sums[lane]
+        missing[head] += bank.missing[lane]
+        old = fill > 0
+        first[head[old]], first_ts[head[old]] = bank.first[lane[old]], bank.first_ts[lane[old]]
+        tail = last - 1
+        whole = full[tail]
+        bank.sums[lane] = np.where(whole[:, None], 0.0, sums[tail])
+        bank.missing[lane] = np.where(whole[:, None], 0, missing[tail])
+        bank.first[lane], bank.first_ts[lane] = first[tail], first_ts[tail]
+        bank.fill[lane] = (fill + end - begin) % size
+        self._segments = _Segments(stop, full.tolist(), sums, missing, first, first_ts)
+        for at, begin_at, end_at in zip(fast.tolist(), head.tolist(), last.tolist(), strict=True):
+            self._next[at], self._stop[at] = begin_at, end_at
+
+    def _sums(self, fast: Ints, start: Ints) -> tuple[Floats, Ints]:
+        feed = self.feed
+        values, lanes = feed.values, feed.lane
+        if len(fast) < len(self._slow):
+            # Rows of slow lanes lie between: leave them out, and move the starts to where the rows now are.
+            keep = np.repeat(~np.array(self._slow), np.diff(self._ends, prepend=0))
+            values, lanes = values[keep], lanes[keep]
+            start = (np.cumsum(keep) - 1)[start]
+        one = slice(int(lanes[0]), int(lanes[0]) + 1)
+        z, gone = self.bank.standardise(values, one if len(fast) == 1 else lanes)
+        sums = np.add.reduceat(z, start, axis=0)
+        if gone is None:
+            return sums, np.zeros(sums.shape, np.int64)
+        return sums, np.add.reduceat(gone, start, axis=0)

@@ -1,0 +1,374 @@
+"""A lane: signals that share rows and a block clock, from warm-up over baseline and blocks to alarms.
+
+After an alarm the signal warms up anew on the rows that follow, so that the level after a change becomes its baseline. A share
+signal `missing/<name>` is counted from the gaps of its number signal, and sleeps as long as there are none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..schemas.config import MonitorConfig
+from . import baseline as baselines
+from .adwin import Adwin
+from .baseline import Baseline
+from .blocks import UNIT, Bank, Block, Feed
+from .change_point import best_split
+from .columns import Floats, Ints
+from .detector import Detector
+from .history import History
+from .page_hinkley import PageHinkley
+
+MAX_SLEPT_BLOCKS = 32
+REFERENCE_ROWS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class LaneKind:
+    """Say what a lane holds: `numbers` are its signals with values of their own, `shares` how many of the first have a missing share.
+
+    `binary`: the values are 0 and 1. `careful`: Page-Hinkley watches beside ADWIN. `delta`: significance of each signal's ADWIN.
+    """
+
+    numbers: tuple[str, ...]
+    shares: int
+    binary: bool
+    careful: bool
+    delta: float
+    least_block_rows: int
+    history_blocks: int
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Return the names of all signals, the missing shares last."""
+        return self.numbers + tuple("missing/" + name.removeprefix("feature/") for name in self.numbers[: self.shares])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Point at a row: offsets of its prediction and label, and its event time."""
+
+    offset: int
+    label_offset: int
+    ts: float
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Say that a signal changed: raw means before and after, the effect in sd of a row, and where.
+
+    `start` is the first row that certainly lies after the change, `rows` how many rows of the lane do, the tipping one included.
+    """
+
+    signal: str
+    detector: str
+    parameters: dict[str, float]
+    before: float
+    after: float
+    effect: float
+    row_sd: float
+    change: Place
+    start: Place
+    reference: Place
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Say the raw mean of a signal over `rows` newer rows; `fresh` where they made a new baseline."""
+
+    signal: str
+    mean: float
+    rows: int
+    fresh: bool = False
+
+
+@dataclass(slots=True)
+class WarmUp:
+    """Collect raw rows for the baseline of some signals; `places` (offset, label offset) and `ts` only where the whole lane warms up."""
+
+    signals: list[int]
+    rows: int
+    values: Floats
+    whole: bool = False
+    filled: int = 0
+    first: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    ts: Floats = field(default_factory=lambda: np.zeros(0))
+
+
+class Lane:
+    """Turn blocks into alarms."""
+
+    def __init__(self, kind: LaneKind, config: MonitorConfig, bank: Bank, owner: tuple[int, int]) -> None:
+        self.model, self.version = owner
+        self.kind = kind
+        self.config = config
+        self.bank = bank
+        self.signals = kind.signals
+        self.index = bank.add(self)
+        self.baselines: list[Baseline | None] = [None] * len(self.signals)
+        self.detectors: list[list[Detector]] = [[] for _ in self.signals]
+        self.since = [0] * len(self.signals)
+        self.warm_ups: list[WarmUp] = []
+        self.history = History(bank.width, kind.history_blocks)
+        self.watchers: list[tuple[int, Callable[[float], bool], Detector]] = []
+        self.mute: list[int] = []
+        self.means = np.zeros(len(self.signals))
+        self.weights = np.zeros(len(self.signals))
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the warm-up of the whole lane at its next row."""
+        width, rows = self.bank.width, self.config.warm_up_rows
+        self.baselines = [None] * len(self.signals)
+        self.detectors = [[] for _ in self.signals]
+        self.history = History(width, self.kind.history_blocks)
+        whole = WarmUp(list(range(len(self.signals))), rows, np.full((rows, width), np.nan), whole=True)
+        whole.first, whole.ts = np.zeros((rows, 2), np.int64), np.zeros(rows)
+        self.warm_ups = [whole]
+        self.bank.center[self.index], self.bank.factor[self.index] = 0.0, 1.0
+        self.bank.restart(self.index, rows)
+        self.rearm()
+
+    def rearm(self) -> None:
+        """Bring everything that is derived from baselines, detectors and warm-ups up to date."""
+        self.watchers = [(at, detector.update, detector) for at, watching in enumerate(self.detectors) for detector in watching]
+        busy = {at for warm_up in self.warm_ups for at in warm_up.signals}
+        self.mute = [at for at in range(self.bank.width) if self.baselines[at] is None and at not in busy]
+        self.bank.slow[self.index] = bool(self.warm_ups)
+        rows = int(self.bank.block_rows[self.index])
+        for at, known in enumerate(self.baselines):
+            self.means[at] = known.mean if known is not None else 0.0
+            self.weights[at] = 1.0 / known.block_sd(rows) if known is not None else 0.0
+
+    def absorb(self, feed: Feed, rows: slice) -> None:
+        """Keep raw rows for the warm-ups."""
+        count = rows.stop - rows.start
+        for warm_up in self.warm_ups:
+            to = slice(warm_up.filled, warm_up.filled + count)
+            if warm_up.whole:
+                warm_up.values[to] = feed.values[rows]
+                warm_up.first[to, 0], warm_up.first[to, 1] = feed.offset[rows], feed.label_offset[rows]
+                warm_up.ts[to] = feed.ts[rows]
+            else:
+                warm_up.values[to] = feed.values[rows, self._columns(warm_up)]
+            warm_up.filled += count
+
+    def close(self, block: Block, last: Place) -> tuple[list[Alarm], list[Level]]:
+        """Take a full block whose closing row is `last`; return what it says."""
+        if self.warm_ups and self.warm_ups[0].whole:
+            return [], self._freeze_whole()
+        present = block.rows - block.missing
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = block.sums / (present * UNIT)
+        self.history.push(means, present, block.rows, (block.offset, block.label_offset, block.ts))
+        frozen, levels = self._freeze_due()
+        z, levels_now = self._standardised(means, present, block)
+        z[frozen] = np.nan
+        alarms = self._alarms(z, last)
+        self._rouse(present, block.rows)
+        return alarms, levels + levels_now
+
+    def _standardised(self, means: Floats, present: Ints, block: Block) -> tuple[Floats, list[Level]]:
+        shares = self.kind.shares
+        if shares and block.missing[:shares].any():
+            self._wake(np.flatnonzero(block.missing[:shares]).tolist())
+        z = np.concatenate((means, block.missing[:shares] / block.rows)) if shares else means.copy()
+        z -= self.means
+        z *= self.weights
+        if block.missing.any():
+            z[: len(means)] *= np.sqrt(present / block.rows)
+        levels = []
+        if len(self.signals) == 1 and self.baselines[0] is not None and present[0]:
+            levels.append(Level(self.signals[0], self.baselines[0].raw(float(means[0])), int(present[0])))
+        return z, levels
+
+    def _wake(self, signals: list[int]) -> None:
+        woken = False
+        for number in signals:
+            at = self.bank.width + number
+            if self.detectors[at] or self.baselines[at] is None:
+                continue
+            self._watch(at)
+            for detector in self.detectors[at]:
+                for _ in range(min(self.history.count - 1 - self.since[at], MAX_SLEPT_BLOCKS)):
+                    detector.update(0.0)
+            woken = True
+        if woken:
+            self.rearm()
+
+    def _watch(self, at: int) -> None:
+        self.detectors[at] = [Adwin(self.kind.delta)]
+        if self.kind.careful:
+            self.detectors[at].append(PageHinkley(self.config.page_hinkley_delta, self.config.page_hinkley_threshold))
+
+    def _alarms(self, z: Floats, last: Place) -> list[Alarm]:
+        values = z.tolist()
+        fired: dict[int, Detector] = {}
+        for at, update, detector in self.watchers:
+            value = values[at]
+            if value == value and update(value):
+                fired.setdefault(at, detector)
+        alarms = []
+        for at, detector in fired.items():
+            alarm = self._judge(at, detector, last)
+            if alarm is not None:
+                alarms.append(alarm)
+                self._start_over(at)
+        return alarms
+
+    def _judge(self, at: int, detector: Detector, last: Place) -> Alarm | None:
+        known = self.baselines[at]
+        assert known is not None
+        ring, past = self.history.since(self.since[at]), self.history
+        means, present = self.series(at, ring)
+        split = best_split(means, present)
+        if split is None:
+            return None
+        effect = (split.after - split.before) / known.row_sd
+        if not abs(effect) >= self.config.min_effect:
+            return None
+        places = [Place(int(past.first[i, 0]), int(past.first[i, 1]), float(past.ts[i])) for i in ring.tolist()]
+        places.append(Place(last.offset + 1, last.label_offset + 1, last.ts))
+        after = int(past.rows[ring[split.at + 1 :]].sum())
+        rows_before = np.cumsum(past.rows[ring[: split.at]][::-1])
+        reach = min(int(np.searchsorted(rows_before, REFERENCE_ROWS)) + 1, split.at)
+        return Alarm(
+            signal=self.signals[at],
+            detector=detector.name,
+            parameters=detector.parameters(),
+            before=known.raw(split.before),
+            after=known.raw(split.after),
+            effect=effect,
+            row_sd=known.row_sd * known.scale,
+            change=places[split.at],
+            start=places[split.at + 1],
+            reference=places[split.at - reach],
+            rows=after,
+        )
+
+    def series(self, at: int, ring: Ints) -> tuple[Floats, Floats]:
+        """Return z means and rows of a signal in some blocks of the history."""
+        if at < self.bank.width:
+            return self.history.means[ring, at], self.history.present[ring, at].astype(np.float64)
+        rows = self.history.rows[ring].astype(np.float64)
+        return 1.0 - self.history.present[ring, at - self.bank.width] / rows, rows
+
+    def effects_since(self, offset: int, least_blocks: int) -> dict[str, float]:
+        """Return effects of number signals, in sd of a row, over the blocks that begin at or after `offset`, or the newest few."""
+        ring = self.history.since(0)
+        newer = ring[self.history.first[ring, 0] >= offset]
+        if len(newer) < least_blocks:
+            newer = ring[-least_blocks:]
+        found = {}
+        for at in range(self.bank.width):
+            known, (means, present) = self.baselines[at], self.series(at, newer)
+            if known is not None and present.sum() > 0:
+                mean = float((np.where(present > 0, means, 0.0) * present).sum() / present.sum())
+                found[self.signals[at]] = (mean - known.mean) / known.row_sd
+        return found
+
+    def _start_over(self, at: int) -> None:
+        if len(self.signals) == 1:
+            self.begin()
+            return
+        size = int(self.bank.block_rows[self.index])
+        rows = math.ceil(self.config.warm_up_rows / size) * size
+        self.baselines[at], self.detectors[at] = None, []
+        self.warm_ups.append(WarmUp([at], rows, np.full((rows, 1), np.nan)))
+        self.rearm()
+
+    def _rouse(self, present: Ints, rows: int) -> None:
+        """Start a warm-up for signals that had no values until now."""
+        for at in self.mute:
+            if present[at] * 2 >= rows:
+                self._start_over(at)
+
+    def _columns(self, warm_up: WarmUp) -> list[int]:
+        return [at if at < self.bank.width else at - self.bank.width for at in warm_up.signals]
+
+    def _baseline(self, at: int, values: Floats) -> Baseline | None:
+        if at >= self.bank.width:
+            return baselines.of_shares(np.isnan(values).astype(np.float64))
+        return baselines.of_shares(values) if self.kind.binary else baselines.of_numbers(values)
+
+    def _adopt(self, at: int, found: Baseline | None) -> None:
+        self.baselines[at] = found
+        self.detectors[at] = []
+        if at < self.bank.width and found is not None:
+            self.bank.center[self.index, at], self.bank.factor[self.index, at] = found.center, UNIT / found.scale
+        if found is not None and (at < self.bank.width or found.mean > 0.0):
+            self._watch(at)
+
+    def _prime(self, at: int, blocks: int) -> None:
+        """Let the detectors see the newest blocks, which the baseline was made of."""
+        known = self.baselines[at]
+        if known is None or not self.detectors[at]:
+            return
+        means, present = self.series(at, self.history.since(self.history.count - blocks))
+        sd = known.block_sd(int(self.bank.block_rows[self.index]))
+        values = ((means - known.mean) / sd)[present > 0].tolist()
+        for detector in self.detectors[at]:
+            for value in values:
+                detector.update(value)
+
+    def _freeze_whole(self) -> list[Level]:
+        warm_up, config, width = self.warm_ups[0], self.config, self.bank.width
+        for at, column in enumerate(self._columns(warm_up)):
+            self._adopt(at, self._baseline(at, warm_up.values[:, column]))
+        # One long-remembering signal sets the clock of its whole lane; a missing share that never was has no say.
+        longest = max((known.correlation_rows for known in self.baselines if known is not None), default=1.0)
+        size = baselines.block_rows(longest, self.kind.least_block_rows, config.max_block_rows)
+        self.bank.restart(self.index, size)
+        self.warm_ups = []
+        blocks = warm_up.rows // size
+        z = np.full((warm_up.rows, width), np.nan)
+        for at, known in enumerate(self.baselines[:width]):
+            if known is not None:
+                z[:, at] = known.transform(warm_up.values[:, at], config.clip_sd)
+        for number in range(blocks):
+            rows = slice(warm_up.rows - (blocks - number) * size, warm_up.rows - (blocks - number - 1) * size)
+            means, present = block_means(z[rows])
+            start = rows.start
+            first = (int(warm_up.first[start, 0]), int(warm_up.first[start, 1]), float(warm_up.ts[start]))
+            self.history.push(means, present, size, first)
+        return self._armed(list(range(len(self.signals))), blocks)
+
+    def _freeze_due(self) -> tuple[list[int], list[Level]]:
+        """End the warm-ups of single signals that are complete; return the signals, whose detectors have seen the block at hand."""
+        size = int(self.bank.block_rows[self.index])
+        frozen: list[int] = []
+        levels: list[Level] = []
+        for warm_up in [warm_up for warm_up in self.warm_ups if warm_up.filled == warm_up.rows]:
+            self.warm_ups.remove(warm_up)
+            at, blocks = warm_up.signals[0], warm_up.rows // size
+            known = self._baseline(at, warm_up.values[:, 0])
+            self._adopt(at, known)
+            if known is not None and at < self.bank.width:
+                z = known.transform(warm_up.values, self.config.clip_sd)
+                self.history.rewrite(at, np.array([block_means(z[n * size : (n + 1) * size])[0][0] for n in range(blocks)]))
+            levels += self._armed([at], blocks)
+            frozen.append(at)
+        return frozen, levels
+
+    def _armed(self, signals: list[int], blocks: int) -> list[Level]:
+        levels = []
+        for at in signals:
+            self.since[at] = self.history.count - blocks
+            self._prime(at, blocks)
+            known = self.baselines[at]
+            if known is not None:
+                levels.append(Level(self.signals[at], known.raw(known.mean), self.config.warm_up_rows, fresh=True))
+        self.rearm()
+        return levels
+
+
+def block_means(z: Floats) -> tuple[Floats, Ints]:
+    """Return means and counts per column of the values that are there, NaN and 0 where none is."""
+    present = (~np.isnan(z)).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nansum(z, axis=0) / present, present

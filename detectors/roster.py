@@ -1,0 +1,159 @@
+"""Who is watched: models with their lanes and versions, made, restarted and forgotten as rows say."""
+
+from __future__ import annotations
+
+from ..schemas.config import MonitorConfig
+from .blocks import Bank
+from .columns import FeatureGroup, InputRows
+from .episodes import EpisodeBook
+from .lanes import Lane, LaneKind
+from .model_table import ModelTable
+from .scorekeeper import Scorekeeper
+from .versions import MAX_VERSIONS, Runs, Turns, Version, Watched, version_runs
+
+ERROR_HISTORY_BLOCKS = 256
+INPUT_HISTORY_BLOCKS = 64
+
+
+class Roster:
+    """Hold the models and versions of a partition, and the banks their lanes lie in."""
+
+    def __init__(self, config: MonitorConfig, scores: Scorekeeper, table: ModelTable) -> None:
+        self.table = table
+        self.config = config
+        self.scores = scores
+        self.models: dict[int, Watched] = {}
+        self.by_slot: list[Version] = []
+        self.free: list[int] = []
+        self.gone: list[str] = []
+        self.touched: set[int] = set()
+        self.fresh_inputs: set[int] = set()
+        self.input_banks: dict[int, Bank] = {}
+        self.outputs = Bank(1, config.clip_sd)
+        self.errors = Bank(1, config.clip_sd)
+        self._turns = Turns(config, self.models)
+
+    def meet(self, inputs: InputRows) -> None:
+        """Make the inputs lanes of new models, and make all lanes anew where a model's layout or task changed."""
+        for slot in set(inputs.model.tolist()):
+            self.watched(slot, self.table.generation(slot))
+        for group in inputs.groups:
+            layout = group_layout(group)
+            for slot in set(inputs.model[group.rows].tolist()):
+                watched = self.models[slot]
+                if watched.inputs is None or watched.layout != layout:
+                    self._drop_inputs(watched)
+                    watched.layout, watched.inputs = layout, self.inputs_lane(slot, layout)
+
+    def watched(self, slot: int, generation: int) -> Watched:
+        """Return a model, without lanes where it is new or of another generation."""
+        known = self.models.get(slot)
+        if known is None:
+            known = self.models[slot] = Watched(slot, EpisodeBook(self.config), generation)
+        elif known.generation != generation:
+            for version in list(known.versions.values()):
+                self.forget(known, version)
+            self._drop_inputs(known)
+            known.generation = generation
+        return known
+
+    def _drop_inputs(self, watched: Watched) -> None:
+        if watched.inputs is not None:
+            watched.inputs.bank.drop(watched.inputs.index)
+            watched.inputs = None
+
+    def turns(self, inputs: InputRows) -> tuple[Runs, list[int]]:
+        """Return the rows by version, and the indices of rows at which a version must first be restarted or make room."""
+        runs = version_runs(inputs.model, inputs.version)
+        return runs, self._turns.find(inputs, runs)
+
+    def turn(self, slot: int, number: int) -> None:
+        """Restart a version that was away, or forget the one unseen for longest to make room for a new one."""
+        watched = self.models[slot]
+        version = watched.versions.get(number)
+        if version is not None:
+            version.output.begin()
+            version.error.begin()
+            version.last_seen = watched.predictions
+            return
+        if len(watched.versions) >= MAX_VERSIONS:
+            self.forget(watched, min(watched.versions.values(), key=lambda one: (one.last_seen, one.number)))
+
+    def version(self, slot: int, number: int) -> Version:
+        """Return a version, a new one where it is not known."""
+        watched = self.models[slot]
+        known = watched.versions.get(number)
+        if known is None:
+            at = self.free.pop() if self.free else len(self.by_slot)
+            known = self.new_version(at, slot, number)
+        return known
+
+    def new_version(self, at: int, slot: int, number: int) -> Version:
+        """Make a version in version slot `at`."""
+        output, error = self.output_lane(slot, number), self.error_lane(slot, number)
+        made = Version(at, slot, number, output, error, last_seen=self.models[slot].predictions)
+        if at == len(self.by_slot):
+            self.by_slot.append(made)
+        else:
+            self.by_slot[at] = made
+        self.models[slot].versions[number] = made
+        return made
+
+    def forget(self, watched: Watched, version: Version) -> None:
+        """Drop a version with its lanes and sums."""
+        del watched.versions[version.number]
+        self.outputs.drop(version.output.index)
+        self.errors.drop(version.error.index)
+        self.scores.forget(version.slot)
+        self.free.append(version.slot)
+        self.gone.append(f"{version.model}/{version.number}")
+
+    def inputs_lane(self, slot: int, layout: tuple[str, ...]) -> Lane:
+        """Return a new lane for the numeric features named in `layout` and the latency."""
+        numbers = tuple(f"feature/{name}" for name in layout)
+        bank = self.input_banks.get(len(numbers) + 1)
+        if bank is None:
+            bank = self.input_banks[len(numbers) + 1] = Bank(len(numbers) + 1, self.config.clip_sd)
+        kind = LaneKind(
+            numbers=(*numbers, "latency_ms"),
+            shares=len(numbers),
+            binary=False,
+            careful=False,
+            delta=self.config.adwin_delta / (2 * len(numbers) + 1),
+            least_block_rows=self.config.input_block_rows,
+            history_blocks=INPUT_HISTORY_BLOCKS,
+        )
+        return Lane(kind, self.config, bank, (slot, 0))
+
+    def output_lane(self, slot: int, number: int) -> Lane:
+        """Return a new lane for a version's confidence."""
+        kind = LaneKind(
+            numbers=("confidence",),
+            shares=0,
+            binary=False,
+            careful=True,
+            delta=self.config.adwin_delta,
+            least_block_rows=self.config.input_block_rows,
+            history_blocks=INPUT_HISTORY_BLOCKS,
+        )
+        return Lane(kind, self.config, self.outputs, (slot, number))
+
+    def error_lane(self, slot: int, number: int) -> Lane:
+        """Return a new lane for a version's error."""
+        kind = LaneKind(
+            numbers=("error",),
+            shares=0,
+            binary=self.table.task(slot) == "classification",
+            careful=True,
+            delta=self.config.adwin_delta,
+            least_block_rows=self.config.error_block_rows,
+            history_blocks=ERROR_HISTORY_BLOCKS,
+        )
+        return Lane(kind, self.config, self.errors, (slot, number))
+
+
+def group_layout(group: FeatureGroup) -> tuple[str, ...]:
+    """Return the names of the numeric features."""
+    if group.numeric.all():
+        return group.names
+    return tuple(name for name, numeric in zip(group.names, group.numeric.tolist(), strict=True) if numeric)

@@ -1,0 +1,142 @@
+"""The watch's state as parts: one for each model, and one for each lane in pieces of bounded size; msgpack, arrays as bytes.
+
+Every part stands for itself, so that only what a batch touched is written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from ..schemas.errors import SnapshotInvalid
+from .episodes import Episode
+from .lane_state import lane_state, restore_lane
+from .metric_sums import Window
+from .versions import Version, Watched
+
+if TYPE_CHECKING:
+    from .watch import Watch
+
+PIECE_BYTES = 880_000
+_encoder = msgspec.msgpack.Encoder()
+
+
+class WatchState:
+    """Write and read the state of a watch."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._pieces: dict[str, int] = {}
+        self._label_written = watch.last_label
+
+    def take_dirty(self) -> dict[str, bytes | None]:
+        """Return the parts that changed since the last call."""
+        roster = self._watch.roster
+        parts: dict[str, bytes | None] = {}
+        for gone in roster.gone:
+            self._put(parts, f"w/v/{gone}", b"")
+        roster.gone.clear()
+        for slot in sorted(roster.touched):
+            watched = roster.models[slot]
+            self._put(parts, f"w/m/{slot}", _encoder.encode(_model_state(watched)))
+            if slot in roster.fresh_inputs and watched.inputs is not None:
+                self._put(parts, f"w/i/{slot}", _encoder.encode(lane_state(watched.inputs)))
+            for number, version in watched.versions.items():
+                if version.dirty:
+                    self._put(parts, f"w/v/{slot}/{number}", _encoder.encode(self._version_state(version)))
+                    version.dirty = False
+        roster.touched.clear()
+        roster.fresh_inputs.clear()
+        if self._label_written != self._watch.last_label:
+            parts["w/labels"] = _encoder.encode(self._watch.last_label)
+            self._label_written = self._watch.last_label
+        return parts
+
+    def _put(self, parts: dict[str, bytes | None], key: str, data: bytes) -> None:
+        count = -(-len(data) // PIECE_BYTES)
+        for number in range(count):
+            parts[f"{key}/{number}"] = data[number * PIECE_BYTES : (number + 1) * PIECE_BYTES]
+        for number in range(count, self._pieces.get(key, 0)):
+            parts[f"{key}/{number}"] = None
+        self._pieces[key] = count
+
+    def _version_state(self, version: Version) -> Any:
+        scores = self._watch.scores
+        total = scores.totals.get(version.slot)
+        windows = (scores.windows.window(version.slot), total)
+        return (
+            *(version.predictions, version.labelled, version.last_seen),
+            *(lane_state(version.output), lane_state(version.error)),
+            [None if window is None else _window_state(window) for window in windows],
+        )
+
+    def restore(self, parts: Mapping[str, bytes]) -> None:
+        """Take over parts; raises SnapshotInvalid."""
+        try:
+            self._restore(parts)
+        except (msgspec.DecodeError, msgspec.ValidationError, KeyError, TypeError, ValueError, IndexError) as problem:
+            raise SnapshotInvalid(f"state of the watch must be what this version wrote, got {problem!r}") from problem
+
+    def _restore(self, parts: Mapping[str, bytes]) -> None:
+        pieces: dict[str, dict[int, bytes]] = {}
+        for key, data in parts.items():
+            if key == "w/labels":
+                self._watch.last_label = self._label_written = int(msgspec.msgpack.decode(data))
+                continue
+            name, _, number = key.rpartition("/")
+            pieces.setdefault(name, {})[int(number)] = data
+        whole = {name: b"".join(mine[number] for number in range(len(mine))) for name, mine in pieces.items()}
+        self._pieces = {name: len(mine) for name, mine in pieces.items()}
+        for kind in ("m", "i", "v"):
+            for name in sorted(whole):
+                if name.startswith(f"w/{kind}/"):
+                    self._read(name.split("/")[1:], msgspec.msgpack.decode(whole[name]))
+
+    def _read(self, name: list[str], state: Any) -> None:
+        roster, slot = self._watch.roster, int(name[1])
+        if name[0] == "m":
+            generation, layout, predictions, episodes = state
+            watched = roster.watched(slot, generation)
+            watched.layout, watched.predictions = tuple(layout), predictions
+            watched.book.open = {one["signal"]: msgspec.convert(one, Episode) for one in episodes}
+        elif name[0] == "i":
+            watched = roster.models[slot]
+            watched.inputs = roster.inputs_lane(slot, watched.layout)
+            restore_lane(watched.inputs, state)
+        else:
+            version = roster.version(slot, int(name[2]))
+            version.predictions, version.labelled, version.last_seen, output, error, windows = state
+            version.dirty = False
+            restore_lane(version.output, output)
+            restore_lane(version.error, error)
+            window, total = (None if one is None else _window(one) for one in windows)
+            if window is not None:
+                self._watch.scores.windows.place(version.slot, window)
+            if total is not None:
+                self._watch.scores.totals[version.slot] = total
+
+
+def _model_state(watched: Watched) -> Any:
+    return watched.generation, watched.layout, watched.predictions, [msgspec.to_builtins(one) for one in watched.book.open.values()]
+
+
+def _window_state(window: Window) -> Any:
+    histograms = window.histograms.astype(np.int64)
+    filled = np.flatnonzero(histograms)
+    return (
+        *(window.rows, window.losses, window.loss_sum, window.absolute, window.square),
+        *(window.classes.shape[1], window.classes.tobytes(), len(histograms)),
+        *(filled.astype(np.int32).tobytes(), histograms.reshape(-1)[filled].tobytes()),
+    )
+
+
+def _window(state: Any) -> Window:
+    rows, losses, loss_sum, absolute, square, classes, counts, scored, filled, values = state
+    window = Window(classes, scored)
+    window.rows, window.losses, window.loss_sum, window.absolute, window.square = rows, losses, loss_sum, absolute, square
+    window.classes[:] = np.frombuffer(counts, np.int64).reshape(window.classes.shape)
+    window.histograms.reshape(-1)[np.frombuffer(filled, np.int32)] = np.frombuffer(values, np.int64)
+    return window
