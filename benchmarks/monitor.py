@@ -11,11 +11,12 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from traffic import Traffic, Wire
+
 from driftloop.detectors.monitor import Monitor
 from driftloop.schemas.config import DataPlaneConfig, MonitorConfig, TopicsConfig
 from driftloop.schemas.partitions import partition_of
 from driftloop.schemas.records import Batch, Slice
-from traffic import Traffic, Wire
 
 TOPICS = TopicsConfig()
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from traffic import Traffic, broker, cpus_apart, environment_of, fill, preload, settings_of
+
 from driftloop.detectors.monitor import Monitor
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.records import Batch
-from traffic import Traffic, broker, cpus_apart, environment_of, fill, preload, settings_of
 
 HERE = Path(__file__).resolve().parent
 TIMEOUT_S = 300.0

@@ -19,8 +19,9 @@ from typing import Any
 import environments
 import pending
 import psutil
-from driftloop.settings import Settings
 from traffic import CONSUME_RECORDS, FETCH, Traffic, broker, cpus_apart, environment_of, preload, settings_of
+
+from driftloop.settings import Settings
 
 HERE = Path(__file__).resolve().parent
 TIMEOUT_S = 900.0

@@ -1,4 +1,4 @@
-"""The traffic that all benchmarks share: predictions with 30 numeric features and their labels, made from a seed, loaded once per topic set."""
+"""The traffic of all benchmarks: predictions with 30 numeric features and their labels, made from a seed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from confluent_kafka import Producer
+
 from driftloop.schemas.codecs import PackedLabel, PackedPrediction, encode_json, encode_msgpack
 from driftloop.schemas.config import DataPlaneConfig, TopicsConfig
 from driftloop.schemas.events import LabelArrived, PredictionMade
