@@ -56,7 +56,9 @@ class Joiner:
         first = self.pending.head
         self._append(predictions, stored, new)
         plain = np.flatnonzero(~odd_labels)
-        rows = np.where(existing[1][plain] >= 0, existing[1][plain], first + places[match[plain]])
+        rows = existing[1][plain]
+        here = rows < 0
+        rows[here] = first + places[match[plain[here]]]
         values = [labels.values[at] for at in plain.tolist()] if len(plain) != len(labels) else labels.values
         joined = _merged(Joined(rows, labels.order[plain], labels.offset[plain], values), pairs)
         if len(disputes.superseded):

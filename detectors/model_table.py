@@ -218,6 +218,10 @@ class ModelTable:
             self.models[slot].dirty = False
         return found
 
+    def whole(self) -> dict[int, bytes]:
+        """Return the state of every model by slot."""
+        return {slot: _encode(model) for slot, model in enumerate(self.models)}
+
     def restore(self, parts: Iterable[tuple[int, bytes]]) -> None:
         """Take over what `take_dirty` gave, in any order of the slots; raises msgspec.DecodeError."""
         found = dict(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -18,9 +19,11 @@ from .inspection import Inspector
 from .intake import Intake
 from .join import Joiner
 from .model_table import ModelTable
+from .monitor_parts import MonitorParts
 from .outputs import Fresh, store_outputs
 from .pending import Pending
 from .pieces import Labels, Piece, Predictions
+from .snapshot import pack_parts, unpack_parts
 from .watch import Watch
 
 START_MS = -1
@@ -36,21 +39,47 @@ class Monitor:
         self.stream_time_ms: dict[str, int] = dict.fromkeys(DATA_PLANE_INPUTS, START_MS)
         self.counters: dict[str, int] = {}
         self.table = ModelTable()
-        self._order = 0
-        self._now_ms = START_MS
+        self.order = 0
+        self.now_ms = START_MS
         rules = Rules(round(config.join_window_s * 1000), config.max_pending)
-        self._buffer = Pending()
-        self._early = EarlyLabels(round(config.early_label_s * 1000), config.max_early_labels)
+        self.buffer = Pending()
+        self.early = EarlyLabels(round(config.early_label_s * 1000), config.max_early_labels)
         self._inspector = Inspector(config, self.table, partition)
         self._intake = Intake(self.table, self._inspector, config.max_value_bytes)
-        self._disputes = Disputes(rules, self._buffer, self._early, self._inspector)
-        self._joiner = Joiner(rules, self.table, self._buffer, self._early)
-        self._watch = Watch(config, prefix, partition, self.table)
+        self._disputes = Disputes(rules, self.buffer, self.early, self._inspector)
+        self._joiner = Joiner(rules, self.table, self.buffer, self.early)
+        self.watch = Watch(config, prefix, partition, self.table)
+        self._parts = MonitorParts(self)
+
+    @classmethod
+    def restore(cls, config: MonitorConfig, prefix: str, partition: int, parts: Mapping[str, bytes]) -> Monitor:
+        """Return the monitor whose parts these are, a new one where there are none; raises SnapshotInvalid."""
+        monitor = cls(config, prefix, partition)
+        monitor._parts.restore(parts)
+        return monitor
+
+    @classmethod
+    def from_snapshot(cls, config: MonitorConfig, prefix: str, partition: int, data: bytes) -> Monitor:
+        """Return the monitor that gave `snapshot`; raises SnapshotInvalid."""
+        return cls.restore(config, prefix, partition, unpack_parts(data))
+
+    def take_dirty(self) -> dict[str, bytes | None]:
+        """Return the parts of the state that changed since the last call, each at most 900 kB; None deletes a part."""
+        return self._parts.take_dirty()
+
+    def snapshot(self) -> bytes:
+        """Return the whole state as one."""
+        return pack_parts(self._parts.whole())
+
+    def resume(self, stream_time_ms: dict[str, int], order: int, now_ms: int, counters: dict[str, int]) -> None:
+        """Go on from a restored clock, once the table is restored."""
+        self.stream_time_ms, self.order, self.now_ms, self.counters = stream_time_ms, order, now_ms, counters
+        self._intake.forget()
 
     @property
     def pending(self) -> int:
         """Return the number of predictions that wait for their label."""
-        return self._buffer.waiting
+        return self.buffer.waiting
 
     def process(self, batch: Batch) -> Effects:
         """Take in the records of a batch and return what follows from them."""
@@ -66,8 +95,8 @@ class Monitor:
             start = stop
             self._register(models, at)
         self._span(_cut(predictions, start[0], len(predictions.order)), _cut(labels, start[1], len(labels.order)), events, counts)
-        self._disputes.expire(self._now_ms)
-        self._buffer.age(self._now_ms - self._disputes.rules.window_ms, self.config.max_pending)
+        self._disputes.expire(self.now_ms)
+        self.buffer.age(self.now_ms - self._disputes.rules.window_ms, self.config.max_pending)
         return self._effects(events, counts)
 
     def _merge(self, batch: Batch) -> tuple[Piece, Piece, Piece]:
@@ -84,15 +113,15 @@ class Monitor:
         merged = np.empty(len(batch), np.int64)
         for rank, mine in zip(ranks, times, strict=True):
             merged[rank] = mine
-        merged = np.maximum.accumulate(np.maximum(merged, self._now_ms))
-        self._disputes.clock = merged, self._order
+        merged = np.maximum.accumulate(np.maximum(merged, self.now_ms))
+        self._disputes.clock = merged, self.order
         made = [
-            Piece(topic_name(self.prefix, kind), source, 0, len(source), rank + self._order, merged[rank])
+            Piece(topic_name(self.prefix, kind), source, 0, len(source), rank + self.order, merged[rank])
             for (kind, source), rank in zip(sources.items(), ranks, strict=True)
         ]
-        self._order += len(batch)
+        self.order += len(batch)
         if len(merged):
-            self._now_ms = int(merged[-1])
+            self.now_ms = int(merged[-1])
         return made[0], made[1], made[2]
 
     def _stream_times(self, kind: str, source: Slice) -> Ints:
@@ -104,7 +133,7 @@ class Monitor:
         event = self._inspector.registration(models, at)
         if event is not None:
             slot = self.table.slot(event.model, int(models.order[at]))
-            self.table.register(event.signature, slot, self._buffer.head)
+            self.table.register(event.signature, slot, self.buffer.head)
             self._intake.forget()
 
     def _span(self, predictions: Piece, labels: Piece, events: list[Event], counts: Counter[str]) -> None:
@@ -129,6 +158,8 @@ class Monitor:
         if not len(rows) and not len(labels):
             return
         new, joined = self._joiner.join(inputs, labels, self._disputes)
+        self._parts.buffer.touch(joined.rows)
+        self._parts.buffer.touch(np.array(self._disputes.superseded, np.int64))
         columns = self._joiner.pairs(joined, fresh)
         fresh.values = []
         admitted = rows if new.all() else rows.take(new)
@@ -136,7 +167,7 @@ class Monitor:
         counts["admitted"] += len(admitted)
         counts["joined"] += len(joined.rows)
         pairs = JoinedRows(order=joined.order, label_offset=joined.label_offset, **columns)
-        events += [event for _, event in self._watch.observe(_input_rows(admitted), pairs)]
+        events += [event for _, event in self.watch.observe(_input_rows(admitted), pairs)]
 
     def _effects(self, events: list[Event], counts: Counter[str]) -> Effects:
         refusals = sorted(self._inspector.refusals, key=lambda refusal: refusal[:2])

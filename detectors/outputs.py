@@ -41,12 +41,12 @@ def store_outputs(rows: Predictions, table: ModelTable, inspector: Inspector, pi
     for at in [at for at, number in enumerate(got) if number is None]:
         value, slot = rows.outputs[at], slots[at]
         model, order = table.models[slot], int(rows.order[at])
-        if slot in switched:
-            got[at] = float(value)
+        if slot in switched or value in model.stored:
+            got[at] = float(value) if slot in switched else model.stored[value]
             continue
         problem = _new_output(model, value)
         if problem is None:
-            got[at] = model.stored[value] if value in model.stored else model.store(value)
+            got[at] = model.store(value)
             scores = rows.scores[at]
             fresh.values.append((order, slot, value, int(np.nanargmax(scores)) if np.isfinite(scores).any() else None))
         elif problem == "":

@@ -1,0 +1,92 @@
+"""Parts of a monitor: what of its state changed since the last save, sealed, and how it is put together again.
+
+`i/`: intake and join. `i/s` clock, order and counters; `i/t/<slot>` a model; `i/e/<chunk>` early labels; `i/p/`, `i/m/` the join buffer.
+`w/`: the watch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..schemas.errors import SnapshotInvalid
+from .pending_parts import PendingParts
+from .snapshot import Seal
+
+if TYPE_CHECKING:
+    from .monitor import Monitor
+
+INTAKE, WATCH = "i/", "w/"
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class MonitorParts:
+    """Follow a monitor's state."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+        self.seal = Seal(monitor.config)
+        self.buffer = PendingParts(monitor.buffer)
+        self._watch: dict[str, bytes] = {}
+        self._untold: dict[str, bytes | None] = {}
+        self._clock = b""
+
+    def take_dirty(self) -> dict[str, bytes | None]:
+        """Return the sealed parts that changed since the last call, None for a deleted one."""
+        monitor = self.monitor
+        found: dict[str, bytes | None] = {f"i/{name}": data for name, data in self.buffer.take().items()}
+        found |= {f"i/e/{name}": data for name, data in monitor.early.parts(whole=False).items()}
+        monitor.early.clean()
+        found |= {f"i/t/{slot}": data for slot, data in monitor.table.take_dirty().items()}
+        clock = self._encoded_clock()
+        if clock != self._clock:
+            found["i/s"] = self._clock = clock
+        self._follow_watch()
+        found |= self._untold
+        self._untold = {}
+        return {name: None if data is None else self.seal.close(data) for name, data in found.items()}
+
+    def whole(self) -> dict[str, bytes]:
+        """Return all sealed parts; the next `take_dirty` is not changed by it."""
+        monitor = self.monitor
+        self._follow_watch()
+        found: dict[str, bytes | None] = {f"i/{name}": data for name, data in self.buffer.whole().items()}
+        found |= {f"i/e/{name}": data for name, data in monitor.early.parts(whole=True).items()}
+        found |= {f"i/t/{slot}": data for slot, data in monitor.table.whole().items()}
+        found |= {"i/s": self._encoded_clock(), **self._watch}
+        return {name: self.seal.close(data) for name, data in found.items() if data is not None}
+
+    def restore(self, parts: Mapping[str, bytes]) -> None:
+        """Put the state of a new monitor together; raises SnapshotInvalid."""
+        if not parts:
+            return
+        bodies = {name: self.seal.open(name, data) for name, data in parts.items()}
+        try:
+            self._restore({name.removeprefix(INTAKE): body for name, body in bodies.items() if name.startswith(INTAKE)})
+            self._watch = {name: body for name, body in bodies.items() if name.startswith(WATCH)}
+            self.monitor.watch.restore(self._watch)
+        except (msgspec.DecodeError, KeyError, ValueError, TypeError, IndexError) as problem:
+            raise SnapshotInvalid(f"state must be whole: {type(problem).__name__}: {problem}") from problem
+
+    def _restore(self, parts: dict[str, bytes]) -> None:
+        monitor = self.monitor
+        self._clock = parts["s"]
+        times, order, now_ms, counters, tail, head = msgspec.msgpack.decode(parts["s"])
+        monitor.table.restore((int(name[2:]), body) for name, body in parts.items() if name.startswith("t/"))
+        monitor.early.restore({name[2:]: body for name, body in parts.items() if name.startswith("e/")})
+        self.buffer.restore({name: body for name, body in parts.items() if name[:2] in ("p/", "m/")}, tail, head)
+        monitor.resume(times, order, now_ms, counters)
+
+    def _encoded_clock(self) -> bytes:
+        monitor, buffer = self.monitor, self.monitor.buffer
+        return _encode((monitor.stream_time_ms, monitor.order, monitor.now_ms, monitor.counters, buffer.tail, buffer.head))
+
+    def _follow_watch(self) -> None:
+        for name, data in self.monitor.watch.take_dirty().items():
+            self._untold[name] = data
+            if data is None:
+                self._watch.pop(name, None)
+            else:
+                self._watch[name] = data
