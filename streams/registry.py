@@ -1,0 +1,145 @@
+"""The model registry: a fold over the models topic, which keeps its whole history."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from ..schemas.codecs import decode, encode_json
+from ..schemas.errors import Conflict, EventInvalid
+from ..schemas.events import ModelEvent, ModelPromoted, ModelRegistered, ModelRolledBack
+from ..schemas.records import Record
+from ..settings import Settings
+from .transport import Transport
+
+POLL_S = 0.2
+POLL_RECORDS = 1_000
+
+log = logging.getLogger("driftloop.registry")
+
+
+@dataclass(slots=True)
+class _Model:
+    """Keep one model: its versions, the line of champions up to the present one, and every event in order."""
+
+    versions: dict[int, ModelRegistered] = field(default_factory=dict)
+    champions: list[int] = field(default_factory=list)
+    history: list[ModelEvent] = field(default_factory=list)
+    seen: set[bytes] = field(default_factory=set)
+
+
+class Registry:
+    """Know every model's versions and champion. Events may repeat: what a retried job says again changes nothing."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, _Model] = {}
+
+    @property
+    def models(self) -> list[str]:
+        """Return the names of all models, sorted."""
+        return sorted(self._models)
+
+    def apply(self, event: ModelEvent) -> bool:
+        """Take in one event; return False if it repeats an earlier one or contradicts what is known."""
+        model = self._models.setdefault(event.model, _Model())
+        # A job's events carry its id, so that the same bytes are the same fact; a person may well say the same thing twice.
+        if getattr(event, "job_id", None) is not None:
+            value = encode_json(event)
+            if value in model.seen:
+                return False
+            model.seen.add(value)
+        changed = self._fold(model, event)
+        if changed:
+            model.history.append(event)
+        return changed
+
+    def apply_record(self, record: Record) -> bool:
+        """Take in a record of the models topic; one that is no event is logged and left out."""
+        where = f"{record.topic}/{record.partition}/{record.offset}"
+        try:
+            event: ModelEvent = decode(record.value, ModelEvent, where)
+        except EventInvalid as problem:
+            log.warning("a record of the models topic is left out: %s", problem)
+            return False
+        return self.apply(event)
+
+    def champion(self, model: str) -> ModelRegistered | None:
+        """Return the version that serves now, or None before the first promotion."""
+        known = self._models.get(model)
+        return None if known is None or not known.champions else known.versions[known.champions[-1]]
+
+    def previous_champion(self, model: str) -> ModelRegistered | None:
+        """Return the version that served before the champion, or None."""
+        known = self._models.get(model)
+        return None if known is None or len(known.champions) < 2 else known.versions[known.champions[-2]]
+
+    def versions(self, model: str) -> list[ModelRegistered]:
+        """Return all registered versions, oldest first."""
+        known = self._models.get(model)
+        return [] if known is None else [known.versions[version] for version in sorted(known.versions)]
+
+    def history(self, model: str) -> list[ModelEvent]:
+        """Return every event that counted, in order."""
+        known = self._models.get(model)
+        return [] if known is None else list(known.history)
+
+    def next_version(self, model: str) -> int:
+        """Return the number for the next registration, from 1."""
+        known = self._models.get(model)
+        return 1 if known is None else max(known.versions, default=0) + 1
+
+    def rollback(self, model: str, reason: str = "rollback") -> ModelRolledBack:
+        """Return the event that makes the previous champion serve again; raises Conflict where there is none."""
+        champion, previous = self.champion(model), self.previous_champion(model)
+        if champion is None or previous is None:
+            raise Conflict(f"model must have had an earlier champion to go back to, got none ({model})")
+        return ModelRolledBack(
+            model=model, version=previous.version, digest=previous.digest, from_version=champion.version, reason=reason
+        )
+
+    def _fold(self, model: _Model, event: ModelEvent) -> bool:
+        if isinstance(event, ModelRegistered):
+            known = model.versions.get(event.version)
+            if known is not None and known.digest != event.digest:
+                log.warning(
+                    "%s version %d is registered already with another artifact: the first one stays", event.model, event.version
+                )
+            if known is None:
+                model.versions[event.version] = event
+            return known is None
+        if isinstance(event, ModelPromoted | ModelRolledBack):
+            registered = model.versions.get(event.version)
+            if registered is None or registered.digest != event.digest:
+                log.warning("%s version %d is not registered with that artifact: it does not serve", event.model, event.version)
+                return False
+            if isinstance(event, ModelRolledBack):
+                return _roll_back(model, event)
+            if model.champions and model.champions[-1] == event.version:
+                return False
+            model.champions.append(event.version)
+        return True
+
+
+def read_registry(transport: Transport, settings: Settings) -> Registry:
+    """Return the registry as the models topic tells it now; raises NotFound without the topic, BrokerUnavailable."""
+    registry = Registry()
+    reader = transport.reader([settings.topic("models")])
+    try:
+        while not reader.at_end():
+            for record in reader.poll(POLL_RECORDS, POLL_S):
+                registry.apply_record(record)
+    finally:
+        reader.close()
+    return registry
+
+
+def _roll_back(model: _Model, event: ModelRolledBack) -> bool:
+    # Meant for a champion that has been replaced meanwhile, or said twice: either way it has no object any more.
+    if not model.champions or model.champions[-1] != event.from_version:
+        return False
+    model.champions.pop()
+    while model.champions and event.version in model.champions and model.champions[-1] != event.version:
+        model.champions.pop()
+    if not model.champions or model.champions[-1] != event.version:
+        model.champions.append(event.version)
+    return True

@@ -1,0 +1,176 @@
+"""ModelWatcher: hand each newly promoted model to a serving process, bytes checked against the digest that was announced."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, TypedDict, Unpack
+
+from ..schemas.errors import ArtifactInvalid, DriftloopError
+from ..schemas.events import ModelRegistered, Signature
+from ..settings import Settings, load_settings
+from .registry import POLL_RECORDS, Registry
+from .transport import Reader, Transport
+
+POLL_S = 1.0
+RETRY_S = 5.0
+
+log = logging.getLogger("driftloop.watcher")
+
+
+class Artifacts(Protocol):
+    """Give the bytes of an artifact by digest, as `compression.store.ArtifactStore` does."""
+
+    def get(self, digest: str) -> bytes:
+        """Return the bytes; raises DriftloopError where they are missing or altered."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromotedModel:
+    """Be a model to serve: what it is called, what it takes and gives, and its ONNX bytes."""
+
+    model: str
+    version: int
+    digest: str
+    signature: Signature
+    onnx: bytes = field(repr=False)
+
+    def session(self) -> Any:
+        """Return an onnxruntime session with as many threads as this process may use, none of which spins while idle."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return onnxruntime.InferenceSession(self.onnx, options, providers=["CPUExecutionProvider"])
+
+
+class WatcherOptions(TypedDict, total=False):
+    """Name the parts of a watcher that have defaults: settings and their transport and store, no callback."""
+
+    settings: Settings
+    transport: Transport
+    store: Artifacts
+    on_model: Callable[[PromotedModel], None]
+
+
+class ModelWatcher:
+    """Follow the champion of one model.
+
+    Call `poll` from a loop, or give `on_model` and use it as a context manager (or `start`): then a thread calls it with each new model.
+    A model that cannot be fetched or has other bytes than announced is never handed over; the one before stays, and fetching is
+    tried again.
+    """
+
+    def __init__(self, model: str, **options: Unpack[WatcherOptions]) -> None:
+        self.model = model
+        self.current: PromotedModel | None = None
+        given = options.get("settings")
+        self._settings = load_settings() if given is None else given
+        self._transport = options.get("transport")
+        self._store = options.get("store")
+        self._on_model = options.get("on_model")
+        self._registry = Registry()
+        self._reader: Reader | None = None
+        self._caught_up = False
+        self._refused: tuple[int, str] | None = None
+        self._retry_at = 0.0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def poll(self, timeout_s: float = 0.0) -> PromotedModel | None:
+        """Return the champion if it is another one than `current`, waiting up to `timeout_s` for one; else None.
+
+        Versions that were replaced before this call looked are passed over. Raises NotFound without topics, BrokerUnavailable.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._read(max(0.0, min(POLL_S, deadline - time.monotonic())))
+            promoted = self._fetch() if self._caught_up else None
+            if promoted is not None:
+                self.current = promoted
+                return promoted
+            if time.monotonic() >= deadline:
+                return None
+
+    def start(self) -> None:
+        """Call `on_model` from a daemon thread with each new model until `close`."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"driftloop-watch-{self.model}", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop the thread and let go of the broker."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def __enter__(self) -> ModelWatcher:
+        """Start the thread if there is a callback."""
+        if self._on_model is not None:
+            self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the watcher."""
+        self.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                promoted = self.poll(POLL_S)
+                if promoted is not None and self._on_model is not None:
+                    self._on_model(promoted)
+            except Exception:
+                # The thread must outlive a broker that is away and a callback that fails: nobody else would notice its end.
+                log.exception("watching %s goes on after an error", self.model)
+                self._stop.wait(RETRY_S)
+
+    def _read(self, timeout_s: float) -> None:
+        if self._reader is None:
+            if self._transport is None:
+                from .kafka import KafkaTransport
+
+                self._transport = KafkaTransport(self._settings)
+            self._reader = self._transport.reader([self._settings.topic("models")])
+        for record in self._reader.poll(POLL_RECORDS, timeout_s):
+            self._registry.apply_record(record)
+        # History is not replayed to the caller: the first champion told is the one at the end of the topic.
+        self._caught_up = self._caught_up or self._reader.at_end()
+
+    def _fetch(self) -> PromotedModel | None:
+        champion = self._registry.champion(self.model)
+        if champion is None:
+            return None
+        wanted = (champion.version, champion.digest)
+        if self.current is not None and (self.current.version, self.current.digest) == wanted:
+            return None
+        if self._refused == wanted and time.monotonic() < self._retry_at:
+            return None
+        try:
+            return self._load(champion)
+        except (DriftloopError, OSError) as problem:
+            log.warning("%s version %d is not handed over: %s", self.model, champion.version, problem)
+            self._refused, self._retry_at = wanted, time.monotonic() + RETRY_S
+            return None
+
+    def _load(self, champion: ModelRegistered) -> PromotedModel:
+        if self._store is None:
+            from ..compression.store import ArtifactStore
+
+            self._store = ArtifactStore(self._settings.store.url)
+        onnx = self._store.get(champion.digest)
+        found = hashlib.sha256(onnx).hexdigest()
+        if found != champion.digest:
+            raise ArtifactInvalid(f"artifact must have the digest that was announced, {champion.digest}, got {found}")
+        return PromotedModel(champion.model, champion.version, champion.digest, champion.signature, onnx)
