@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from confluent_kafka import Producer
 
-from driftloop.schemas.codecs import PackedLabel, PackedPrediction, encode_json, encode_msgpack
+from driftloop.schemas.codecs import MSGPACK, PackedLabel, PackedPrediction, encode_json, encode_msgpack
 from driftloop.schemas.config import DataPlaneConfig, TopicsConfig
 from driftloop.schemas.events import LabelArrived, PredictionMade
 from driftloop.settings import Settings
@@ -149,24 +150,25 @@ def fill(settings: Settings, traffic: Traffic, labels: bool = True) -> float:
             "queue.buffering.max.kbytes": 1_048_576,
         }
     )
+    # The SDK names its format; a foreign producer of plain JSON sends no headers.
+    headers = [("content-type", MSGPACK.encode())] if traffic.packed else []
     size_bytes = 0
     for predictions, answers in traffic.chunks(traffic.start_ms()):
         for kind, wires in (("predictions", predictions), ("labels", answers if labels else [])):
             topic = settings.topic(kind)
             for key, _, value, at_ms in wires:
                 size_bytes += len(value)
-                _send(producer, topic, (key, value, at_ms))
+                _send(producer, {"topic": topic, "key": key, "value": value, "timestamp": at_ms, "headers": headers})
     left = producer.flush(120)
     if left:
         raise RuntimeError(f"all records must be acknowledged, got {left} that are not")
     return size_bytes / traffic.pairs
 
 
-def _send(producer: Producer, topic: str, wire: tuple[bytes, bytes, int]) -> None:
-    key, value, at_ms = wire
+def _send(producer: Producer, record: dict[str, Any]) -> None:
     while True:
         try:
-            return producer.produce(topic, value, key, timestamp=at_ms)
+            return producer.produce(**record)
         except BufferError:
             producer.poll(0.05)
 
