@@ -21,7 +21,8 @@ class Adwin:
 
     def __init__(self, delta: float) -> None:
         self.delta = delta
-        self._take(ADWIN(delta=delta, clock=1, min_window_length=MIN_WINDOW_BLOCKS, grace_period=GRACE_BLOCKS))
+        outer: Any = ADWIN
+        self._take(outer(delta=delta, clock=1, min_window_length=MIN_WINDOW_BLOCKS, grace_period=GRACE_BLOCKS))
 
     def _take(self, outer: Any) -> None:
         # River's own `update` throws the window after a change away; the Rust core keeps it, and is a third faster to call.

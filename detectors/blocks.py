@@ -31,8 +31,8 @@ class Feed:
 
     def take(self, rows: Ints) -> Feed:
         """Return the rows at these indices."""
-        columns = (self.lane, self.values, self.order, self.offset, self.label_offset, self.ts)
-        return Feed(*(column[rows] for column in columns))
+        places = (self.order[rows], self.offset[rows], self.label_offset[rows])
+        return Feed(self.lane[rows], self.values[rows], *places, self.ts[rows])
 
 
 @dataclass(slots=True)

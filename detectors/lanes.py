@@ -24,6 +24,7 @@ from .history import History
 from .page_hinkley import PageHinkley
 
 MAX_SLEPT_BLOCKS = 32
+MIN_EVIDENCE_SD = 4.0
 REFERENCE_ROWS = 2_000
 
 
@@ -226,15 +227,20 @@ class Lane:
         assert known is not None
         ring, past = self.history.since(self.since[at]), self.history
         means, present = self.series(at, ring)
-        split = best_split(means, present)
+        variance = known.row_sd**2 * known.correlation_rows
+        split = best_split(means, present, variance)
         if split is None:
+            return None
+        shares = self.kind.binary or at >= self.bank.width
+        evidence = split.evidence_of_shares() / known.correlation_rows if shares else split.evidence(variance)
+        if evidence < MIN_EVIDENCE_SD**2:
             return None
         effect = (split.after - split.before) / known.row_sd
         if not abs(effect) >= self.config.min_effect:
             return None
         places = [Place(int(past.first[i, 0]), int(past.first[i, 1]), float(past.ts[i])) for i in ring.tolist()]
         places.append(Place(last.offset + 1, last.label_offset + 1, last.ts))
-        after = int(past.rows[ring[split.at + 1 :]].sum())
+        after = int(past.rows[ring[split.latest + 1 :]].sum())
         rows_before = np.cumsum(past.rows[ring[: split.at]][::-1])
         reach = min(int(np.searchsorted(rows_before, REFERENCE_ROWS)) + 1, split.at)
         return Alarm(
@@ -246,7 +252,7 @@ class Lane:
             effect=effect,
             row_sd=known.row_sd * known.scale,
             change=places[split.at],
-            start=places[split.at + 1],
+            start=places[split.latest + 1],
             reference=places[split.at - reach],
             rows=after,
         )

@@ -20,7 +20,7 @@ class PageHinkley:
         self.delta = delta
         self.threshold = threshold
         # With alpha < 1 the sums shrink while delta does not, and River's default then forgets what delta was for.
-        self._inner = drift.PageHinkley(min_instances=MIN_BLOCKS, delta=delta, threshold=threshold, alpha=1.0, mode="both")
+        self._inner: Any = drift.PageHinkley(min_instances=MIN_BLOCKS, delta=delta, threshold=threshold, alpha=1.0, mode="both")
 
     def update(self, value: float) -> bool:
         """Take one value; after a change River starts afresh at the next."""

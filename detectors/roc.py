@@ -25,7 +25,8 @@ def score_bins(scores: Floats) -> Ints:
     far = _HALF_BITS - (near.view(np.int32) >> _MANTISSA_BITS)
     far = np.where(far < _FINE, far, _FINE + (far - _FINE) // 2)
     far = np.minimum(far, HALF - 1).astype(np.int64)
-    return np.where(low, HALF - 1 - far, HALF + far)
+    found: Ints = np.where(low, HALF - 1 - far, HALF + far)
+    return found
 
 
 def area(negatives: NDArray[np.integer], positives: NDArray[np.integer]) -> float | None:

@@ -81,7 +81,7 @@ class Step:
 
     def _input_flows(self, label: Ints) -> list[tuple[int, Flow]]:
         models = self.watch.roster.models
-        lanes = [lane.index if (lane := models[model].inputs) is not None else -1 for model, _ in self._runs.keys]
+        lanes = [-1 if (inputs := models[model].inputs) is None else inputs.index for model, _ in self._runs.keys]
         lane = spread(self._runs, lanes)
         by_width: dict[int, list[FeatureGroup]] = {}
         for group in self.inputs.groups:
@@ -241,5 +241,5 @@ def take_inputs(rows: InputRows, start: int, stop: int) -> InputRows:
         first, last = np.searchsorted(group.rows, (start, stop)).tolist()
         if first < last:
             groups.append(FeatureGroup(group.names, group.rows[first:last] - start, group.values[first:last], group.numeric))
-    columns = (rows.order, rows.model, rows.version, rows.offset, rows.ts, rows.confidence, rows.latency_ms)
-    return InputRows(*(column[part] for column in columns), groups)  # type: ignore[arg-type, misc]
+    first = (rows.order[part], rows.model[part], rows.version[part], rows.offset[part])
+    return InputRows(*first, rows.ts[part], rows.confidence[part], rows.latency_ms[part], groups)
