@@ -94,6 +94,7 @@ def demo(  # noqa: PLR0913 - one argument an option
     label_delay: Annotated[int, typer.Option(min=0, help="Rows by which labels follow their predictions.")] = 100,
     rate: Annotated[float | None, typer.Option(min=0.1, help="Play so many rows a second, and never wait for a repair.")] = None,
     plot: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("driftloop-demo/accuracy.png"),
+    memory: Annotated[bool, typer.Option("--memory", help="Play in memory even where a broker could be had.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """Watch a model drift, get repaired and recover, on this machine.
@@ -102,13 +103,13 @@ def demo(  # noqa: PLR0913 - one argument an option
 
     Example: driftloop demo --data table.csv.gz --label y --train-rows 10000 --json
     """
-    from .streams.demo import DemoConfig, run_demo
-    from .streams.demo_report import print_report
-
     if (data is None) != (label is None):
         raise typer.BadParameter("--data and --label belong together")
+    from .cli_demo import print_report
+    from .streams.demo import DemoConfig, run_demo
+
     state = state_of(context)
-    config = DemoConfig(data=data, label=label, train_rows=train_rows, label_delay=label_delay, rate=rate, plot=plot)
+    config = DemoConfig(data, label, train_rows, label_delay, rate, plot, memory)
     report = run_demo(state.settings, config, state.talk)
     if json:
         print_json(report)
@@ -146,6 +147,10 @@ def replay(  # noqa: PLR0913 - one argument an option
         print_json(counts.summary())
 
 
+def _no_progress(step: str, fraction: float, message: str) -> None:
+    """Take a step of a recipe that is done before a bar would be of use."""
+
+
 def _silent(told: object) -> None:
     """Take a drift event and say nothing of it."""
 
@@ -158,6 +163,7 @@ def compress(  # noqa: PLR0913 - one argument an option
     out: Annotated[Path, typer.Option(help="Folder for the compressed model and its manifest.")],
     recipe: Annotated[str, typer.Option(help="What to do.")] = "int8",
     label: Annotated[str, typer.Option(help="Label column of --rows.")] = "y",
+    classes: Annotated[str, typer.Option(help="Classes in the order of the scores, by commas (default: sorted labels).")] = "",
     json: JsonFlag = False,
 ) -> None:
     """Compress a model file, judged on labelled rows; no broker needed. Exit code 6: the gate rejected it.
@@ -165,14 +171,16 @@ def compress(  # noqa: PLR0913 - one argument an option
     Example: driftloop compress model.onnx --recipe int8 --rows rows.csv.gz --out small/
     """
     from .schemas.errors import GateRejected
-    from .streams.compress_file import CompressConfig, compress_file
+    from .streams.compress_file import CompressConfig, compress_file, verdict_table
 
     state = state_of(context)
-    told = compress_file(state.settings, CompressConfig(model, recipe, rows, label, out))
+    with state.talk.status("compressing"):
+        told = compress_file(state.settings, CompressConfig(model, recipe, rows, label, out, classes), _no_progress)
     if json:
         print_json(told)
     else:
-        print_table(("", "before", "after"), told["table"])
+        print_table(("", "before", "after"), verdict_table(told["verdict"]))
+        state.say(f"written: {told['model']}" if told["model"] else "nothing is written")
     if not told["promoted"]:
         raise GateRejected("the gate rejected the candidate: " + "; ".join(told["reasons"]))
 

@@ -2,19 +2,190 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_console import State
+from .cli_console import JsonFlag, State, print_json, print_table, state_of
 
 if TYPE_CHECKING:
+    from .schemas.events import Signature
     from .streams.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Register models and say which version serves.")
 
+Name = Annotated[str, typer.Argument(help="Name of the model.")]
+
+
+@app.command()
+def register(  # noqa: PLR0913 - one argument an option
+    context: typer.Context,
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="ONNX file, all in one.")],
+    signature: Annotated[Path | None, typer.Option(help="JSON file: task, features, classes, input_name, output_name.")] = None,
+    features: Annotated[str, typer.Option(help="Names of the inputs in order, by commas (default: x0, x1, ...).")] = "",
+    classes: Annotated[str, typer.Option(help="Classes in the order of the scores, by commas (none: regression).")] = "",
+    promote: Annotated[bool, typer.Option("--promote", help="Make it the champion at once.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Check a model file, put it into the store and register it as the next version.
+
+    Example: driftloop model register fraud model.onnx --classes no,yes --promote
+    """
+    from .schemas.errors import NotFound
+    from .streams import publishing
+
+    state = state_of(context)
+    if not file.is_file():
+        raise NotFound(f"model file must exist ({file})")
+    onnx = file.read_bytes()
+    chosen = _signature(signature, onnx, (features, classes))
+    transport = state.transport()
+    event = publishing.register(state.settings, transport, publishing.NewModel(name, onnx, chosen))
+    if promote:
+        publishing.promote(state.settings, transport, (name, event.version), "registered with --promote")
+    if json:
+        print_json(event)
+    else:
+        typer.echo(f"{name}\t{event.version}\t{event.digest}")
+        state.say("the champion now" if promote else f"serves once promoted: driftloop model promote {name} {event.version}")
+
+
+@app.command("ls")
+def list_models(context: typer.Context, json: JsonFlag = False) -> None:
+    """List the models and the versions that serve.
+
+    Example: driftloop model ls --json
+    """
+    state = state_of(context)
+    registry = _registry(state)
+    told = [_overview(registry, name) for name in registry.models]
+    if json:
+        print_json(told)
+    else:
+        columns = ("model", "champion", "versions", "digest", "size_bytes", "metric")
+        print_table(columns, [[one[column] for column in columns] for one in told])
+
+
+@app.command()
+def show(context: typer.Context, name: Name, json: JsonFlag = False) -> None:
+    """Show a model's versions, each with its lineage. Exit code 3 if there is no such model.
+
+    Example: driftloop model show fraud
+    """
+    from .compression.store import ArtifactStore
+    from .schemas.errors import DriftloopError
+    from .streams.publishing import known_model
+
+    state = state_of(context)
+    registry = _registry(state)
+    versions = known_model(registry, name)
+    store = ArtifactStore(state.settings.store.url)
+    lineage: dict[int, Any] = {}
+    for event in versions:
+        try:
+            lineage[event.version] = store.manifest(event.digest)
+        except DriftloopError as problem:
+            state.say(f"version {event.version}: {problem}")
+            lineage[event.version] = None
+    if json:
+        told = [{"registered": event, "manifest": lineage[event.version]} for event in versions]
+        print_json(_overview(registry, name) | {"lineage": told, "history": registry.history(name)})
+        return
+    champion = registry.champion(name)
+    rows = []
+    for event in versions:
+        manifest = lineage[event.version]
+        serves = champion is not None and champion.version == event.version
+        made = ("", "", "") if manifest is None else (manifest.recipe, manifest.arm, manifest.trained_rows)
+        rows.append(
+            ("*" if serves else "", event.version, event.parent_version, *made, event.metric, event.size_bytes, event.digest)
+        )
+    print_table(("", "version", "parent", "recipe", "arm", "trained_rows", "metric", "size_bytes", "digest"), rows)
+
+
+@app.command()
+def promote(
+    context: typer.Context,
+    name: Name,
+    version: Annotated[int, typer.Argument(min=1)],
+    reason: Annotated[str, typer.Option(help="Kept in the history.")] = "promoted by hand",
+    json: JsonFlag = False,
+) -> None:
+    """Make a registered version the champion. Exit code 3 if it is not there, 4 if it serves already.
+
+    Example: driftloop model promote fraud 3
+    """
+    from .streams import publishing
+
+    state = state_of(context)
+    event = publishing.promote(state.settings, state.transport(), (name, version), reason)
+    if json:
+        print_json(event)
+    else:
+        state.say(f"{name}: version {version} is the champion")
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Kept in the history.")] = "rolled back by hand",
+    json: JsonFlag = False,
+) -> None:
+    """Make the champion before this one serve again. Exit code 4 if there was none.
+
+    Example: driftloop model rollback fraud
+    """
+    from .streams.publishing import known_model, tell
+    from .streams.registry import read_registry
+
+    state = state_of(context)
+    transport = state.transport()
+    registry = read_registry(transport, state.settings)
+    known_model(registry, name)
+    event = registry.rollback(name, reason)
+    tell(state.settings, transport, event)
+    if json:
+        print_json(event)
+    else:
+        state.say(f"{name}: version {event.version} is the champion again, instead of {event.from_version}")
+
 
 def _registry(state: State) -> Registry:
-    from .streams.registry import Registry
+    from .streams.registry import read_registry
 
-    return Registry(state.settings, state.transport())
+    return read_registry(state.transport(), state.settings)
+
+
+def _overview(registry: Registry, name: str) -> dict[str, Any]:
+    champion = registry.champion(name)
+    told: dict[str, Any] = {"model": name, "versions": len(registry.versions(name))}
+    if champion is None:
+        return told | {"champion": None, "digest": None, "size_bytes": None, "metric": None}
+    return told | {
+        "champion": champion.version,
+        "digest": champion.digest,
+        "size_bytes": champion.size_bytes,
+        "metric": champion.metric,
+    }
+
+
+def _signature(file: Path | None, onnx: bytes, given: tuple[str, str]) -> Signature:
+    import msgspec
+
+    from .schemas.errors import NotFound
+    from .schemas.events import Signature
+    from .streams.publishing import file_signature
+    from .streams.table_file import typed_cells
+
+    if file is None:
+        features, cells = ([part.strip() for part in text.split(",") if part.strip()] for text in given)
+        return file_signature(onnx, features, typed_cells(cells))
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Signature)
+    except FileNotFoundError:
+        raise NotFound(f"signature file must exist ({file})") from None
+    except msgspec.DecodeError as problem:
+        raise typer.BadParameter(f"signature must be a JSON object: {problem} ({file})") from None

@@ -141,6 +141,13 @@ def column_type(cells: Sequence[str]) -> ColumnType:
     return "text"
 
 
+def typed_cells(cells: Sequence[str]) -> list[Scalar]:
+    """Return every cell in the narrowest type that holds them all."""
+    parse: dict[ColumnType, type[Scalar]] = {"int": int, "float": float, "text": str}
+    kind = parse[column_type(cells)]
+    return [kind(cell.strip()) for cell in cells]
+
+
 def parse_scalar(cell: str, kind: ColumnType) -> Scalar | None:
     """Return a label or output of the column's type, None where missing; raises ValueError where the cell is of another type."""
     if is_missing(cell):
@@ -176,8 +183,7 @@ def read_table(path: str, label: str) -> Table:
             numbers.append(_numbers(row, names, path))
     if not numbers:
         raise DriftloopError(f"table must have rows, got only a header ({path})")
-    kind = column_type(raw_labels)
-    typed = [cast(Scalar, parse_scalar(cell, kind)) for cell in raw_labels]
+    typed = typed_cells(raw_labels)
     classes = tuple(sorted(set(typed), key=lambda value: (isinstance(value, str), value)))
     index = {value: position for position, value in enumerate(classes)}
     return Table(names, np.stack(numbers), np.array([index[value] for value in typed], np.int64), classes)

@@ -92,15 +92,12 @@ def read_events(transport: Transport, topics: Sequence[str], carries: Any) -> It
     """Yield every event committed so far on the topics, oldest first within a partition; what is no event is passed over."""
     reader = transport.reader(topics, "earliest")
     try:
-        while True:
-            records = reader.poll(POLL_RECORDS, POLL_S)
-            for record in records:
+        while not reader.at_end():
+            for record in reader.poll(POLL_RECORDS, POLL_S):
                 try:
                     yield record, codecs.decode(record.value, carries, record.topic)
                 except EventInvalid:
                     continue
-            if not records and reader.at_end():
-                return
     finally:
         reader.close()
 

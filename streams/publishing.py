@@ -1,0 +1,137 @@
+"""Register a model file and make versions serve: what the command line and the demo write to the models topic."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..compression.onnx_file import check_signature, load_onnx, signature_of
+from ..compression.store import ArtifactStore
+from ..schemas.cloudevents import encode_event
+from ..schemas.errors import BrokerUnavailable, Conflict, NotFound
+from ..schemas.events import ModelEvent, ModelPromoted, ModelRegistered, Scalar, Signature
+from ..schemas.manifest import Manifest
+from ..settings import Settings
+from .registry import Registry, read_registry
+from .transport import Outgoing, Transport
+
+FLUSH_S = 30.0
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class NewModel:
+    """Be a model file to register; `recipe` says in the manifest where it came from."""
+
+    model: str
+    onnx: bytes
+    signature: Signature
+    recipe: str = "imported"
+    trained_rows: int = 0
+    metric: float | None = None
+
+
+def file_signature(onnx: bytes, features: Sequence[str], classes: Sequence[Scalar]) -> Signature:
+    """Return the signature of a model file; features are numbered where not named, no classes means regression.
+
+    Raises ArtifactInvalid for a file that is no sound model, Conflict where the names are not as many as its inputs.
+    """
+    graph = signature_of(onnx)
+    names = tuple(features) if features else tuple(f"x{at}" for at in range(graph.feature_count))
+    if len(names) != graph.feature_count:
+        raise Conflict(f"features must be {graph.feature_count}, as the model's input has, got {len(names)} names")
+    return Signature(
+        task="classification" if classes else "regression",
+        features=names,
+        classes=tuple(classes),
+        input_name=graph.input_name,
+        output_name=graph.output_names[-1],
+    )
+
+
+def register(settings: Settings, transport: Transport, new: NewModel) -> ModelRegistered:
+    """Put a model into the store and tell of it under the next free version; raises ArtifactInvalid for a bad file."""
+    check_signature(signature_of(new.onnx), new.signature)
+    load_onnx(new.onnx)
+    for _ in range(TRIES):
+        registry = read_registry(transport, settings)
+        known = {event.digest: event for event in registry.versions(new.model)}
+        parent = registry.champion(new.model)
+        stored = ArtifactStore(settings.store.url).put(new.onnx, _manifest(new, parent))
+        if stored.digest in known:
+            return known[stored.digest]
+        event = ModelRegistered(
+            model=new.model,
+            version=registry.next_version(new.model),
+            digest=stored.digest,
+            uri=stored.uri,
+            size_bytes=stored.size_bytes,
+            signature=new.signature,
+            parent_version=None if parent is None else parent.version,
+            metric=new.metric,
+        )
+        tell(settings, transport, event)
+        # Somebody else may have taken the number at the same moment: the topic's order says who has it.
+        after = {one.version: one for one in read_registry(transport, settings).versions(new.model)}
+        if after[event.version].digest == event.digest:
+            return after[event.version]
+    raise Conflict(f"model must get a version of its own, got {TRIES} that others took ({new.model})")
+
+
+def promote(settings: Settings, transport: Transport, wanted: tuple[str, int], reason: str) -> ModelPromoted:
+    """Make a version (model, number) the champion; raises NotFound where it is not registered, Conflict where it serves already."""
+    model, version = wanted
+    registry = read_registry(transport, settings)
+    chosen = known_version(registry, model, version)
+    champion = registry.champion(model)
+    if champion is not None and champion.version == version:
+        raise Conflict(f"version must not be the champion already, got {version} ({model})")
+    previous = None if champion is None else champion.version
+    event = ModelPromoted(
+        model=model, version=version, digest=chosen.digest, reason=reason, previous_version=previous, metric=chosen.metric
+    )
+    tell(settings, transport, event)
+    return event
+
+
+def known_version(registry: Registry, model: str, version: int) -> ModelRegistered:
+    """Return a registered version; raises NotFound with those there are."""
+    versions = {event.version: event for event in known_model(registry, model)}
+    if version not in versions:
+        raise NotFound(f"version must be one of {', '.join(map(str, versions))}, got {version} ({model})")
+    return versions[version]
+
+
+def known_model(registry: Registry, model: str) -> list[ModelRegistered]:
+    """Return the versions of a model; raises NotFound with the models there are."""
+    versions = registry.versions(model)
+    if not versions:
+        there = ", ".join(registry.models)
+        raise NotFound(f"model must be registered, got {model!r} ({f'models are {there}' if there else 'there is none yet'})")
+    return versions
+
+
+def tell(settings: Settings, transport: Transport, event: ModelEvent) -> None:
+    """Write one event to the models topic; raises BrokerUnavailable unless it is kept."""
+    sender = transport.sender()
+    try:
+        sender.send(Outgoing(settings.topic("models"), *encode_event(event, time.time())))
+        if sender.flush(FLUSH_S):
+            raise BrokerUnavailable(f"the event must be acknowledged within {FLUSH_S:g} s ({settings.topic('models')})")
+    finally:
+        sender.close()
+
+
+def _manifest(new: NewModel, parent: ModelRegistered | None) -> Manifest:
+    return Manifest(
+        digest=hashlib.sha256(new.onnx).hexdigest(),
+        size_bytes=len(new.onnx),
+        model=new.model,
+        signature=new.signature,
+        recipe=new.recipe,
+        parent_digest=None if parent is None else parent.digest,
+        parent_version=None if parent is None else parent.version,
+        trained_rows=new.trained_rows,
+    )
