@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..schemas.events import ArmResult, GateVerdict, Scalar, Signature
+from ..schemas.events import ArmResult, GateVerdict, RowRange, Scalar, Signature
 from ..schemas.manifest import Manifest
 from ..schemas.rows import Rows
 
@@ -23,7 +23,7 @@ class ModelVersion:
 class Job:
     """Hold all a recipe needs: the champion, earlier versions, the rows after the change and some from before it.
 
-    The newest share of `rows` is held out by the recipe and never trained on.
+    The newest share of `rows` is held out by the recipe and never trained on. `row_range` says where `rows` came from, for the manifest.
     """
 
     job_id: str
@@ -35,6 +35,7 @@ class Job:
     old_rows: Rows | None = None
     earlier: tuple[ModelVersion, ...] = ()
     options: Mapping[str, Scalar] = field(default_factory=dict)
+    row_range: RowRange | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,89 @@
+"""A model as serving runs it: onnxruntime on one thread, scores for rows, and what the metrics make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ..schemas.errors import ArtifactInvalid
+from ..schemas.events import Signature
+from ..schemas.rows import Rows
+from .onnx_file import check_signature, graph_signature, load_onnx
+
+Floats = NDArray[np.float32]
+_CHUNK_ROWS = 4096
+
+
+class Runner:
+    """Run one model; raises ArtifactInvalid where the bytes are no model of this signature."""
+
+    def __init__(self, data: bytes, signature: Signature) -> None:
+        graph = graph_signature(load_onnx(data))
+        check_signature(graph, signature)
+        self.signature = signature
+        self.size_bytes = len(data)
+        self._shape = graph.input_shape
+        self._session = open_session(data)
+
+    def scores(self, features: Floats) -> Floats:
+        """Return float32 (n, columns) for features (n, k); raises ArtifactInvalid where the model fails on them."""
+        parts = [self.run(features[start : start + _CHUNK_ROWS]) for start in range(0, len(features), _CHUNK_ROWS)]
+        return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+    def run(self, features: Floats) -> Floats:
+        """Return the scores of one batch in one call, as serving would."""
+        rows = len(features)
+        feed = {self.signature.input_name: np.ascontiguousarray(features, np.float32).reshape(rows, *self._shape)}
+        try:
+            result = self._session.run([self.signature.output_name], feed)[0]
+        except Exception as problem:  # onnxruntime's exceptions share no base class but this
+            raise ArtifactInvalid(f"model must run on a batch of {rows} rows: {str(problem)[:300]}") from problem
+        scores = np.asarray(result, np.float32)
+        columns = len(self.signature.classes) if self.signature.task == "classification" else 1
+        if scores.size != rows * columns:
+            raise ArtifactInvalid(f"model must give {columns} scores a row, got {list(scores.shape)} for {rows} rows")
+        return scores.reshape(rows, columns)
+
+
+def open_session(data: bytes) -> onnxruntime.InferenceSession:
+    """Return a session on one thread without spinning; raises ArtifactInvalid."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as problem:  # onnxruntime's exceptions share no base class but this
+        raise ArtifactInvalid(f"model must load in onnxruntime {onnxruntime.__version__}: {str(problem)[:300]}") from problem
+
+
+def outcomes(scores: Floats, rows: Rows, task: str) -> NDArray[np.float64]:
+    """Return one number a row, higher is better: 1 or 0 for a class right or wrong, minus the absolute error for a number.
+
+    A row whose scores are not finite is wrong; as a number it counts as ten times the widest label.
+    """
+    finite = np.isfinite(scores).all(axis=1)
+    if task == "classification":
+        return ((np.where(finite[:, None], scores, 0).argmax(axis=1) == rows.labels) & finite).astype(np.float64)
+    worst = 10 * float(np.abs(rows.labels).max(initial=1.0))
+    return -np.where(finite, np.abs(scores[:, 0].astype(np.float64) - rows.labels), worst)
+
+
+def latencies_s(
+    runners: tuple[Runner, Runner], features: Floats, timer: Callable[[], float], rounds: int = 60
+) -> tuple[float, float]:
+    """Return the median seconds of one call on `features` for both, measured in turns, each first every other round."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for runner in runners:
+        for _ in range(5):
+            runner.run(features)
+    for turn in range(rounds):
+        for which in (0, 1) if turn % 2 else (1, 0):
+            start = timer()
+            runners[which].run(features)
+            seconds[which].append(timer() - start)
+    return float(np.median(seconds[0])), float(np.median(seconds[1]))

@@ -1,0 +1,84 @@
+"""A small model for a first champion: two hidden layers, input standardisation and missing values inside the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from ..schemas.config import RepairConfig
+from ..schemas.events import Signature
+from ..schemas.rows import Rows
+from .export import OPSET, write_back
+from .importer import import_onnx
+from .onnx_file import clean
+from .trainer import Examples, reset, train
+
+IR_VERSION = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SmallModelConfig:
+    """Size the model and set its training."""
+
+    widths: tuple[int, ...] = (128, 128)
+    training: RepairConfig = field(default_factory=RepairConfig)
+
+
+def train_small_model(rows: Rows, signature: Signature, config: SmallModelConfig | None = None) -> bytes:
+    """Return a trained model as ONNX: `features` float32 (n, k) to class probabilities, or to one number a row.
+
+    A missing value (NaN) counts as the mean of the training rows, inside the graph.
+    """
+    chosen = SmallModelConfig() if config is None else config
+    data = untrained_model(rows, signature, chosen.widths)
+    imported = import_onnx(data)
+    reset(imported, chosen.training.seed)
+    train(imported, Examples.of(rows), signature.task, chosen.training)
+    return write_back(data, imported, rows.features[:64])
+
+
+def untrained_model(rows: Rows, signature: Signature, widths: tuple[int, ...]) -> bytes:
+    """Return the graph with the standardisation of `rows` and weights of zero."""
+    means, scales = _standardisation(rows.features)
+    tensors = {"mean": means, "scale": scales}
+    nodes = [
+        helper.make_node("IsNaN", [signature.input_name], ["missing"], "find_missing"),
+        helper.make_node("Where", ["missing", "mean", signature.input_name], ["filled"], "fill_missing"),
+        helper.make_node("Sub", ["filled", "mean"], ["centred"], "centre"),
+        helper.make_node("Div", ["centred", "scale"], ["hidden0"], "scale_inputs"),
+    ]
+    columns = len(signature.classes) if signature.task == "classification" else 1
+    sizes = (len(means), *widths, columns)
+    for index, (in_size, out_size) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        last = index == len(sizes) - 2
+        tensors[f"weight{index}"] = np.zeros((out_size, in_size), np.float32)
+        tensors[f"bias{index}"] = np.zeros(out_size, np.float32)
+        made = ("logits" if signature.task == "classification" else signature.output_name) if last else f"linear{index}"
+        nodes.append(
+            helper.make_node("Gemm", [f"hidden{index}", f"weight{index}", f"bias{index}"], [made], f"layer{index}", transB=1)
+        )
+        if not last:
+            nodes.append(helper.make_node("Relu", [made], [f"hidden{index + 1}"], f"relu{index}"))
+    if signature.task == "classification":
+        nodes.append(helper.make_node("Softmax", ["logits"], [signature.output_name], "probabilities", axis=1))
+    graph = helper.make_graph(
+        nodes,
+        "driftloop",
+        [helper.make_tensor_value_info(signature.input_name, TensorProto.FLOAT, ["batch", len(means)])],
+        [helper.make_tensor_value_info(signature.output_name, TensorProto.FLOAT, ["batch", columns])],
+        [numpy_helper.from_array(array, name) for name, array in tensors.items()],
+    )
+    return clean(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION))
+
+
+def _standardisation(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    known = np.isfinite(features)
+    count = np.maximum(known.sum(axis=0), 1)
+    values = np.where(known, features, 0).astype(np.float64)
+    means = values.sum(axis=0) / count
+    scales = np.sqrt((np.where(known, values - means, 0) ** 2).sum(axis=0) / count)
+    scales[scales < 1e-12] = 1.0
+    return means.astype(np.float32), scales.astype(np.float32)

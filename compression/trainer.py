@@ -1,0 +1,121 @@
+"""The training loop of every arm: seeded, in memory, on one thread, with a learning rate that falls to nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from ..schemas.config import RepairConfig
+from ..schemas.errors import JobError
+from ..schemas.rows import Rows
+from .importer import ImportedModel
+
+_ENOUGH_LOSS = 0.01
+_MIN_STEPS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Hold training rows with one weight each."""
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64] | NDArray[np.float64]
+    weights: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, rows: Rows, weight: float = 1.0) -> Examples:
+        """Return `rows`, all of the same weight."""
+        return cls(rows.features, rows.labels, np.full(len(rows), weight, np.float32))
+
+    def __add__(self, other: Examples) -> Examples:
+        """Return both, one behind the other."""
+        return Examples(
+            np.concatenate([self.features, other.features]),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.weights, other.weights]),
+        )
+
+
+def train(imported: ImportedModel, examples: Examples, task: str, config: RepairConfig) -> float:
+    """Train the weights of `imported` in place and return the mean loss of the last epoch.
+
+    Rows on which the model gives no finite answer are left out. Raises JobError where none is left or the loss runs away.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        features = torch.from_numpy(np.ascontiguousarray(examples.features)).reshape(-1, *imported.input_shape)
+        with torch.no_grad():
+            finite = torch.isfinite(imported.trunk.eval()(features)).flatten(1).all(dim=1)
+        if not bool(finite.any()):
+            raise JobError("error", "training rows must give finite scores, got none that do")
+        labels = _targets(examples.labels, task)[finite]
+        weights = torch.from_numpy(examples.weights)[finite]
+        loss = _fit(imported, (features[finite], labels, weights), task, config)
+        imported.module.eval()
+        imported.trunk.eval()
+        return loss
+
+
+def reset(imported: ImportedModel, seed: int) -> None:
+    """Start every trained layer afresh, seeded; fixed constants such as input standardisation stay."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in imported.module.modules():
+            start = getattr(module, "reset_parameters", None)
+            fixed = [name for name, weight in module.named_parameters(recurse=False) if not weight.requires_grad]
+            if start is None or fixed:
+                continue
+            start()
+
+
+def _targets(labels: NDArray[np.int64] | NDArray[np.float64], task: str) -> torch.Tensor:
+    return torch.from_numpy(labels.astype(np.int64 if task == "classification" else np.float32))
+
+
+def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.Tensor], task: str, config: RepairConfig) -> float:
+    features, labels, weights = data
+    trunk = imported.trunk.train()
+    trained = [weight for weight in trunk.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    rows = len(labels)
+    per_epoch = math.ceil(rows / config.batch_rows)
+    # A few hundred rows make so few steps an epoch that the epochs alone would stop far from the optimum.
+    epochs = max(config.epochs, math.ceil(_MIN_STEPS / per_epoch))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / (epochs * per_epoch))))
+    )
+    scale = float(labels.float().std()) if task == "regression" and rows > 1 else 1.0
+    mean = 0.0
+    for _ in range(epochs):
+        order = torch.randperm(rows)
+        batches = zip(*(column[order].split(config.batch_rows) for column in (features, labels, weights)), strict=True)
+        total = torch.zeros(())
+        for batch, target, weight in batches:
+            if len(target) == 1 and rows > 1:
+                continue  # BatchNorm has no variance over one row
+            loss = _loss(trunk(batch), target, weight, scale if task == "regression" else None)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()
+        mean = float(total) / per_epoch
+        if not math.isfinite(mean):
+            raise JobError("error", f"training loss must be finite, got {mean}")
+        if mean < _ENOUGH_LOSS:
+            break
+    return mean
+
+
+def _loss(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, scale: float | None) -> torch.Tensor:
+    if scale is None:
+        losses = functional.cross_entropy(output.flatten(1), target, reduction="none")
+    else:
+        unit = scale if scale > 0 else 1.0
+        losses = functional.smooth_l1_loss(output.flatten() / unit, target / unit, reduction="none")
+    return (losses * weight).sum() / weight.sum()
