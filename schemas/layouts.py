@@ -6,6 +6,7 @@ texts among numbers and wrong types are refused, and the caller falls back to th
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -20,6 +21,9 @@ from .events import LabelArrived, PredictionMade, Scalar
 Decode = Callable[[bytes], Any]
 NAN = float("nan")
 MAX_VERSION = 2**31 - 1
+UNFIT = re.compile(r'["\\\x00-\x1f]')
+"""What msgspec takes in no field name."""
+
 IdText = Annotated[str, Meta(min_length=1, max_length=256)]
 Version = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
 
@@ -74,17 +78,27 @@ class Layout:
         self.size_bytes = 4 * len(names)
         self.joined_names = "\n".join(names)
         self.pack: Callable[..., bytes] = struct.Struct(f"{len(names)}d").pack
-        fields = [(f"f{index}", (float | None) if number else (str | None), None) for index, number in enumerate(numeric)]
-        renamed = {f"f{index}": name for index, name in enumerate(names)}
+        self.decode_json: Decode = _refuse
+        self.decode_msgpack: Decode = _refuse
+        if not any(UNFIT.search(name) for name in names):
+            self._compile()
+
+    def _compile(self) -> None:
+        fields = [(f"f{at}", (float | None) if number else (str | None), None) for at, number in enumerate(self.numeric)]
+        renamed = {f"f{at}": name for at, name in enumerate(self.names)}
         features = msgspec.defstruct("Features", fields, rename=renamed, frozen=True, forbid_unknown_fields=True, gc=False)
         types = {"version": Version, "prediction_id": IdText, "features": features}
         kind = _strict("Prediction", _PREDICTION, types, "prediction_made")
-        self.decode_json: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
-        self.decode_msgpack: Callable[[bytes], Any] = msgspec.msgpack.Decoder(kind).decode
+        self.decode_json = msgspec.json.Decoder(kind).decode
+        self.decode_msgpack = msgspec.msgpack.Decoder(kind).decode
 
     def align(self, values: Iterable[float | str | None]) -> bytes:
         """Return float64 bytes of values in the layout's order, NaN for what is missing or no number."""
         return self.pack(*[value if isinstance(value, float | int) else NAN for value in values])
+
+
+def _refuse(data: bytes) -> Any:
+    raise msgspec.ValidationError("names with quotes, backslashes or control characters have no compiled decoder")
 
 
 @lru_cache(maxsize=4096)

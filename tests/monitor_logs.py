@@ -84,8 +84,14 @@ def traffic(rows: int, seed: int = 0, models: int = 2, drift_at: int | None = No
         else:
             prediction = json.dumps(
                 {
-                    **{"type": "prediction_made", "model": model, "version": 1, "prediction_id": f"id-{at}", "ts": ts},
-                    **{"features": dict(zip("abcd", values, strict=True)), "output": output, "scores": [1 - score, score]},
+                    "type": "prediction_made",
+                    "model": model,
+                    "version": 1,
+                    "prediction_id": f"id-{at}",
+                    "ts": ts,
+                    "features": dict(zip("abcd", values, strict=True)),
+                    "output": output,
+                    "scores": [1 - score, score],
                 }
             ).encode()
             said = json.dumps({"model": model, "prediction_id": f"id-{at}", "label": label}).encode()

@@ -4,13 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from driftloop.detectors.monitor import Monitor
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.events import DriftOpened, MetricsComputed
 from driftloop.schemas.records import Record
 from driftloop.tests.monitor_logs import START_MS, batch_of, merged, play, record, small, told, traffic
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 TIGHT = small(join_window_s=0.5, early_label_s=0.2, max_pending=1_000, max_early_labels=100)
 
@@ -125,7 +126,11 @@ def test_duplicates_corrections_and_retractions_are_counted_once() -> None:
     ]
     counters = monitor.process(batch_of(log)).counters
     assert {name: counters.get(name) for name in ("admitted", "joined", "duplicates", "duplicate_labels", "corrections")} == {
-        **{"admitted": 2, "joined": 1, "duplicates": 1, "duplicate_labels": 1, "corrections": 1}
+        "admitted": 2,
+        "joined": 1,
+        "duplicates": 1,
+        "duplicate_labels": 1,
+        "corrections": 1,
     }
     assert counters["retractions"] == 2
     assert counters["early_labels"] == 1
