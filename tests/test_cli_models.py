@@ -1,0 +1,144 @@
+"""Models, jobs, produce and watch on the command line, over the memory transport."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from driftloop import cli
+from driftloop.cli_console import State
+from driftloop.compression.small_model import untrained_model
+from driftloop.schemas.events import JobFinished, Signature
+from driftloop.schemas.rows import Rows
+from driftloop.streams.memory import MemoryTransport
+from driftloop.streams.transport import Outgoing
+
+PREDICTION = {"model": "m", "version": 1, "prediction_id": "1", "output": 1, "features": {"a": 0.5}}
+LABEL = {"type": "label_arrived", "model": "m", "prediction_id": "1", "label": 0}
+
+
+@pytest.fixture
+def transport(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryTransport:
+    made = MemoryTransport()
+    monkeypatch.setattr(State, "transport", lambda self: made)
+    monkeypatch.setenv("DRIFTLOOP_STORE__URL", str(tmp_path / "store"))
+    return made
+
+
+def run(*arguments: str, **options: object):
+    return CliRunner().invoke(cli.app, [str(part) for part in arguments], **options)
+
+
+def told(*arguments: str, **options: object):
+    done = run(*arguments, "--json", **options)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def model_file(folder: Path, seed: int = 0) -> Path:
+    random = np.random.default_rng(seed)
+    rows = Rows(random.normal(size=(50, 3)).astype(np.float32), random.integers(0, 2, 50), np.arange(50))
+    signature = Signature(task="classification", features=("a", "b", "c"), classes=("no", "yes"))
+    path = folder / f"model{seed}.onnx"
+    path.write_bytes(untrained_model(rows, signature, (8,)))
+    return path
+
+
+def test_a_model_is_registered_promoted_and_rolled_back(transport: MemoryTransport, tmp_path: Path) -> None:
+    first = told("model", "register", "m", model_file(tmp_path), "--classes", "no,yes", "--promote")
+    assert (first["version"], first["signature"]["classes"]) == (1, ["no", "yes"])
+    assert first["signature"]["features"] == ["x0", "x1", "x2"]
+    second = told("model", "register", "m", model_file(tmp_path, 1), "--classes", "no,yes", "--features", "a,b,c")
+    assert (second["version"], second["parent_version"]) == (2, 1)
+    assert told("model", "ls")[0]["champion"] == 1
+    assert told("model", "promote", "m", "2")["previous_version"] == 1
+    assert run("model", "promote", "m", "2").exit_code == 4
+    assert told("model", "rollback", "m")["version"] == 1
+    shown = told("model", "show", "m")
+    assert (shown["champion"], shown["versions"]) == (1, 2)
+    assert shown["lineage"][1]["manifest"]["parent_digest"] == first["digest"]
+    assert [event["type"] for event in shown["history"]][-2:] == ["model_promoted", "model_rolled_back"]
+    assert run("model", "show", "m").stdout.splitlines()[1].startswith("*\t1\t")
+
+
+def test_the_same_file_is_registered_once(transport: MemoryTransport, tmp_path: Path) -> None:
+    again = [told("model", "register", "m", model_file(tmp_path), "--classes", "no,yes")["version"] for _ in range(2)]
+    assert again == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["model", "register", "m", "nothing.onnx"], 3, "must exist"),
+        (["model", "show", "nobody"], 3, "there is none yet"),
+        (["model", "promote", "nobody", "1"], 3, "must be registered"),
+        (["model", "rollback", "nobody"], 3, "must be registered"),
+        (["jobs", "show", "nothing"], 3, "nothing"),
+        (["jobs", "submit", "m", "--wait", "--timeout", "0.2"], 124, "must end within"),
+        (["watch", "drift", "--count", "1", "--timeout", "0.2"], 124, "got 0"),
+        (["compress", "nothing.onnx", "--rows", "x.csv", "--out", "x"], 3, "must exist"),
+    ],
+)
+def test_what_is_not_there_has_its_exit_code(transport: MemoryTransport, arguments: list[str], code: int, message: str) -> None:
+    done = run(*arguments)
+    assert (done.exit_code, message in done.stderr) == (code, True), done.output
+
+
+def test_a_file_that_is_no_model_is_refused(transport: MemoryTransport, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x80\x04pickle")
+    done = run("model", "register", "m", path, "--classes", "no,yes")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("driftloop: model")
+    wrong = run("model", "register", "m", model_file(tmp_path), "--classes", "a,b,c")
+    assert wrong.exit_code == 1
+    assert run("model", "ls").stdout.count("\n") == 1
+
+
+def test_produced_events_are_watched(transport: MemoryTransport) -> None:
+    lines = f"{json.dumps(PREDICTION)}\n\n{json.dumps(LABEL)}\n"
+    assert told("produce", input=lines) == {"predictions": 1, "labels": 1}
+    done = run("watch", "labels", "--from-beginning", "--count", "1", "--timeout", "5")
+    seen = json.loads(done.stdout)
+    assert {key: seen[key] for key in LABEL} == LABEL
+    assert seen["_offset"] == 0
+    assert isinstance(seen["_partition"], int)
+
+
+def test_produce_stops_at_a_bad_line(transport: MemoryTransport) -> None:
+    done = run("produce", input=f"{json.dumps(PREDICTION)}\n{{\n")
+    assert done.exit_code == 1
+    assert "line 2; 1 events before it were sent" in done.stderr
+
+
+def test_a_job_is_followed_to_its_end(transport: MemoryTransport) -> None:
+    assert told("jobs", "submit", "m", "--job-id", "j1")["state"] == "requested"
+    end = JobFinished(model="m", job_id="j1", recipe="repair", outcome="rejected", reasons=("no better",), duration_s=1.5)
+    from driftloop.schemas.cloudevents import encode_event
+
+    transport.append([Outgoing("driftloop.job-events", *encode_event(end, 0.0))])
+    assert [job["state"] for job in told("jobs", "ls")] == ["rejected"]
+    assert told("jobs", "show", "j1")["reasons"] == ["no better"]
+    waited = run("jobs", "submit", "m", "--job-id", "j1", "--wait", "--timeout", "5")
+    assert (waited.exit_code, "no better" in waited.stderr) == (6, True)
+
+
+def test_compress_needs_no_broker(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(400, 3))
+    labels = np.where(features[:, 0] > 0, "yes", "no")
+    table = tmp_path / "rows.csv"
+    table.write_text(
+        "\n".join(["a,b,c,y", *(f"{a:.4f},{b:.4f},{c:.4f},{y}" for (a, b, c), y in zip(features, labels, strict=True))])
+    )
+    out = tmp_path / "out"
+    done = run("compress", model_file(tmp_path), "--recipe", "int8", "--rows", table, "--out", out, "--json")
+    told = json.loads(done.stdout)
+    assert done.exit_code == (0 if told["promoted"] else 6), done.output
+    assert told["verdict"]["metric"] == "accuracy"
+    assert {path.suffix for path in out.glob("*")} == ({".onnx", ".json"} if told["promoted"] else set())
+    narrow = tmp_path / "narrow.csv"
+    narrow.write_text("a,y\n1,no\n2,yes\n")
+    assert run("compress", model_file(tmp_path), "--rows", narrow, "--out", out).exit_code == 4
