@@ -22,7 +22,7 @@ from ..schemas.codecs import JSON, MSGPACK, decode
 from ..schemas.errors import BrokerUnavailable, DriftloopError
 from ..schemas.events import LabelArrived, PredictionMade, Scalar
 from ..settings import Settings, load_settings
-from .client_events import Format, PredictionFields, Time, label_value, new_id, prediction_value
+from .client_events import Format, PredictionFields, Time, label_value, new_id, prediction_value, reseed
 from .client_queue import ContentType, KafkaQueue, Queue, Tally, TransportQueue
 from .client_settings import shown_address
 from .transport import Transport
@@ -132,9 +132,10 @@ class Client:
     @property
     def counters(self) -> Counters:
         """Return what became of the events so far."""
-        tally = Tally(0, 0, 0) if self._queue is None else self._queue.tally()
+        tally = Tally(0, 0, 0, 0) if self._queue is None else self._queue.tally()
         with self._lock:
-            return Counters(self._sent, tally.acked, tally.dropped + self._dropped, tally.failed + self._invalid)
+            sent = tally.queued + self._dropped + self._invalid
+            return Counters(sent, tally.acked, tally.dropped + self._dropped, tally.failed + self._invalid)
 
     def flush(self, timeout_s: float = 10.0) -> int:
         """Wait until the broker has everything; return how many events still wait."""
@@ -181,13 +182,9 @@ class Client:
         headers = JSON_HEADERS if value[0] == 0x7B else MSGPACK_HEADERS
         if self._closed or self._queue is None or not self._queue.put(topic, model.encode(), value, headers):
             self._drop()
-            return
-        with self._lock:
-            self._sent += 1
 
     def _drop(self) -> None:
         with self._lock:
-            self._sent += 1
             self._dropped += 1
             now = time.monotonic()
             quiet = now < self._warned_at
@@ -205,7 +202,6 @@ class Client:
         if isinstance(problem, QueueFull):
             raise problem
         with self._lock:
-            self._sent += 1
             self._invalid += 1
         self._tell(problem)
         if self.config.strict:
@@ -221,7 +217,6 @@ class Client:
             log.exception("on_error raised")
 
     def _reset(self) -> None:
-        self._sent = 0
         self._dropped = 0
         self._invalid = 0
 
@@ -264,7 +259,7 @@ class _RecordingQueue:
         return 0
 
     def tally(self) -> Tally:
-        return Tally(len(self._events), 0, 0)
+        return Tally(len(self._events), len(self._events), 0, 0)
 
     def close(self, timeout_s: float) -> None:
         """Keep the events."""
@@ -282,6 +277,7 @@ def _close_all() -> None:
 
 
 def _forked() -> None:
+    reseed()
     for client in list(_live):
         client._after_fork()
 

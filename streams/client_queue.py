@@ -17,12 +17,15 @@ from .transport import Outgoing, Sender
 
 ContentType = list[tuple[str, str | bytes | None]]
 
+POLL_EVERY = 16
+PURGE_S = 0.5
 PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 
 
 class Tally(NamedTuple):
-    """Count what became of the records that were queued; those in none of the three still wait."""
+    """Count the records that were queued and what became of them; those in none of the other three still wait."""
 
+    queued: int
     acked: int
     dropped: int
     failed: int
@@ -80,7 +83,8 @@ class KafkaQueue:
             raise BrokerUnavailable(f"record must be taken by the client, got {problem.args[0].str()} ({topic})") from None
         with self._lock:
             self._queued += 1
-        producer.poll(0)
+        if self._queued % POLL_EVERY == 0:
+            producer.poll(0)
         return True
 
     def flush(self, timeout_s: float) -> int:
@@ -94,14 +98,16 @@ class KafkaQueue:
             self._producer.poll(0)
             waiting = len(self._producer)
         with self._lock:
-            return Tally(max(0, self._queued - self._dropped - self._failed - waiting), self._dropped, self._failed)
+            acked = max(0, self._queued - self._dropped - self._failed - waiting)
+            return Tally(self._queued, acked, self._dropped, self._failed)
 
     def close(self, timeout_s: float) -> None:
         """Flush, then drop and count what is left."""
         producer = self._producer
-        if producer is not None and producer.flush(timeout_s):
+        # Dropping and counting a full queue takes its time too.
+        if producer is not None and producer.flush(max(0.0, timeout_s - PURGE_S)):
             producer.purge()
-            producer.flush(0.5)
+            producer.flush(PURGE_S)
 
     def after_fork(self) -> None:
         """Forget the parent's producer, in the child."""
@@ -166,7 +172,7 @@ class TransportQueue:
     def tally(self) -> Tally:
         """Return the counts so far; what waits is known after a flush."""
         with self._lock:
-            return Tally(self._queued - self._waiting - self._failed, 0, self._failed)
+            return Tally(self._queued, self._queued - self._waiting - self._failed, 0, self._failed)
 
     def close(self, timeout_s: float) -> None:
         """Flush and close the sender; what is left counts as failed."""

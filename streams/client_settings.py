@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,31 @@ from ..settings import Settings
 MIB = 1024 * 1024
 READER_MEMORY_BYTES = 64 * MIB
 INSECURE = "insecure"
+QUIET_S = 60.0
+MAX_TOLD = 1_000
 
 log = logging.getLogger("driftloop.kafka")
+
+
+class OncePerMinute(logging.Filter):
+    """Let a message through once a minute, whatever its numbers: librdkafka repeats itself at each attempt to connect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for a message told within the last minute."""
+        text = re.sub(r"\d+", "", record.getMessage())
+        if record.created - self._told.get(text, 0.0) < QUIET_S:
+            return False
+        if len(self._told) > MAX_TOLD:
+            self._told.clear()
+        self._told[text] = record.created
+        return True
+
+
+log.addFilter(OncePerMinute())
 
 # The exactly-once protocol and the co-partitioning of topics rest on these; another value would break them without a word.
 OURS = frozenset(

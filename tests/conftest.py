@@ -4,10 +4,11 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from driftloop.schemas.config import DataPlaneConfig, StoreConfig, TopicsConfig, WorkerConfig
 from driftloop.settings import Settings, load_settings
 from driftloop.streams.broker import BrokerAddress, BrokerConfig, LocalBroker
@@ -25,12 +26,17 @@ def skip_or_fail(reason: str) -> None:
     pytest.skip(reason)
 
 
-def need_command(command: str, package: str) -> str:
-    """Return the path of a system command, or skip with its Debian package's name."""
-    path = shutil.which(command)
-    if path is None:
-        skip_or_fail(f"{command} must be on the path (apt install {package})")
-    return str(path)
+@pytest.fixture
+def need_command() -> Callable[[str, str], str]:
+    """Give a function from a system command and its Debian package to the command's path; it skips where there is none."""
+
+    def find(command: str, package: str) -> str:
+        path = shutil.which(command)
+        if path is None:
+            skip_or_fail(f"{command} must be on the path (apt install {package})")
+        return str(path)
+
+    return find
 
 
 @pytest.fixture(scope="session")
