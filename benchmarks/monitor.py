@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 from traffic import Traffic, Wire
@@ -22,6 +23,7 @@ from driftloop.schemas.partitions import partition_of
 from driftloop.schemas.records import Batch, Slice
 
 TOPICS = TopicsConfig()
+place = cache(partial(partition_of, partitions=TOPICS.partitions))
 
 
 def batches(traffic: Traffic, batch_records: int) -> list[list[tuple[int, Batch]]]:
@@ -47,7 +49,7 @@ def batches(traffic: Traffic, batch_records: int) -> list[list[tuple[int, Batch]
 
 def _add(found: dict[int, Batch], kind: str, wire: Wire, offsets: list[int]) -> None:
     key, _, value, at_ms = wire
-    partition = partition_of(key, TOPICS.partitions)
+    partition = place(key)
     into: Slice = getattr(found.setdefault(partition, Batch()), kind)
     into.values.append(value)
     into.keys.append(key)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,7 +48,7 @@ class Traffic:
     error_rate: float = 0.1
     seed: int = 7
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         return [f"feature_{index:02d}" for index in range(self.features)]
 
@@ -64,7 +65,8 @@ class Traffic:
             labels = random.integers(0, 2, len(rows))
             outputs = np.where(random.random(len(rows)) < self.error_rate, 1 - labels, labels).tolist()
             sure = np.round(random.uniform(0.6, 1.0, len(rows)), 4).tolist()
-            ids = [random.bytes(16).hex() for _ in rows]
+            digits = random.bytes(16 * len(rows)).hex()
+            ids = [digits[at : at + 32] for at in range(0, len(digits), 32)]
             predictions = [
                 self._prediction(row, start_ms, (ids[at], outputs[at], sure[at]), values[at]) for at, row in enumerate(rows)
             ]
