@@ -31,6 +31,10 @@ class Baseline:
     row_sd: float
     correlation_rows: float
 
+    def state(self) -> tuple[float, ...]:
+        """Return the fields in order."""
+        return self.center, self.scale, self.mean, self.row_sd, self.correlation_rows
+
     def transform(self, values: Floats, clip: float) -> Floats:
         """Return z of raw values, NaN where missing."""
         return np.minimum(np.maximum((values - self.center) * (1.0 / self.scale), -clip), clip)

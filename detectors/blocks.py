@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,15 +37,18 @@ class Feed:
 
 @dataclass(slots=True)
 class Block:
-    """Be a full block: sums of z and counts of missing values per signal, where its first row lies, and the row that closed it."""
+    """Be a full block: means in z and present values per signal, where its first row lies, and the row that closed it.
 
-    sums: Floats
-    missing: Ints
+    `scores`: means in standard deviations of a block, NaN where nothing was present. `present`: None where nothing was missing.
+    """
+
+    means: Floats
+    present: Ints | None
+    scores: list[float]
     rows: int
-    offset: int
-    label_offset: int
-    ts: float
-    last: int
+    first: tuple[int, int, float]
+    row: int
+    last: tuple[int, int, float]
 
 
 class Tap(Protocol):
@@ -65,6 +68,8 @@ class Bank:
         self._free: list[int] = []
         self.center = np.zeros((0, width))
         self.factor = np.zeros((0, width))
+        self.mean = np.zeros((0, width))
+        self.weight = np.zeros((0, width))
         self.sums = np.zeros((0, width))
         self.missing = np.zeros((0, width), np.int64)
         self.fill = np.zeros(0, np.int64)
@@ -97,7 +102,7 @@ class Bank:
         self.missing[lane] = 0
 
     def _grow(self, lanes: int) -> None:
-        for name in ("center", "factor", "sums", "missing", "fill", "block_rows", "slow", "first", "first_ts"):
+        for name in ("center", "factor", "mean", "weight", "sums", "missing", "fill", "block_rows", "slow", "first", "first_ts"):
             old = getattr(self, name)
             new = np.zeros((lanes, *old.shape[1:]), old.dtype)
             new[: len(old)] = old
@@ -117,17 +122,16 @@ class Bank:
         z[gone] = 0.0
         return z, gone.astype(np.int64)
 
-
-@dataclass(slots=True)
-class _Segments:
-    """Hold blocks, full or begun, of the fast lanes of a batch: where each ends, its sums, and its first row."""
-
-    end: Ints
-    full: list[bool]
-    sums: Floats
-    missing: Ints
-    first: Ints
-    first_ts: Floats
+    def judge(self, sums: Floats, missing: Ints | None, lanes: Ints) -> tuple[Floats, list[list[float]]]:
+        """Return means in z, and in standard deviations of a block, of full blocks of these lanes; (n, width) each."""
+        rows = self.block_rows[lanes][:, None]
+        if missing is None:
+            means = sums / (rows * UNIT)
+            return means, ((means - self.mean[lanes]) * self.weight[lanes]).tolist()
+        present = rows - missing
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = sums / (present * UNIT)
+        return means, ((means - self.mean[lanes]) * self.weight[lanes] * np.sqrt(present / rows)).tolist()
 
 
 class Flow:
@@ -145,6 +149,9 @@ class Flow:
         change = np.flatnonzero(feed.lane[1:] != feed.lane[:-1]) + 1
         starts = np.concatenate((np.zeros(1, np.int64), change))
         self._lanes: Ints = feed.lane[starts]
+        self._lane_list: list[int] = self._lanes.tolist()
+        self._blocks: list[Block] = []
+        self._closing: list[int] = []
         self._ends: Ints = np.append(change, len(feed.lane))
         slow = bank.slow[self._lanes]
         self._slow: list[bool] = slow.tolist()
@@ -164,45 +171,56 @@ class Flow:
 
     def lane(self, run: int) -> int:
         """Return the lane of a run."""
-        return int(self._lanes[run])
+        return self._lane_list[run]
 
     def peek(self, run: int) -> int | None:
         """Return the order of the row that closes the run's next full block, or None: the rest of the batch fills no block."""
         if not self._slow[run]:
             at = self._next[run]
-            return int(self.feed.order[self._segments.end[at] - 1]) if at < self._stop[run] and self._segments.full[at] else None
-        lane, cursor = int(self._lanes[run]), self._cursor[run]
-        take = int(min(self.bank.block_rows[lane] - self.bank.fill[lane], self._ends[run] - cursor))
+            return self._closing[at] if at < self._stop[run] else None
+        bank, lane, cursor = self.bank, self._lane_list[run], self._cursor[run]
+        take = int(min(bank.block_rows[lane] - bank.fill[lane], self._ends[run] - cursor))
         if take > 0:
             self._feed_slowly(lane, slice(cursor, cursor + take))
             self._cursor[run] = cursor + take
-        if self.bank.fill[lane] < self.bank.block_rows[lane]:
+        if bank.fill[lane] < bank.block_rows[lane]:
             return None
         return int(self.feed.order[self._cursor[run] - 1])
 
     def take(self, run: int) -> Block:
         """Return the block that `peek` announced."""
-        bank, lane = self.bank, int(self._lanes[run])
         if not self._slow[run]:
-            at, known = self._next[run], self._segments
+            at = self._next[run]
             self._next[run] += 1
-            first, last = known.first[at], int(known.end[at]) - 1
-            rows = int(bank.block_rows[lane])
-            return Block(known.sums[at], known.missing[at], rows, int(first[0]), int(first[1]), float(known.first_ts[at]), last)
-        first, rows = bank.first[lane], int(bank.block_rows[lane])
-        block = Block(
-            *(bank.sums[lane].copy(), bank.missing[lane].copy(), rows, int(first[0]), int(first[1]), float(bank.first_ts[lane])),
-            last=self._cursor[run] - 1,
-        )
+            return self._blocks[at]
+        bank, lane, row = self.bank, self._lane_list[run], self._cursor[run] - 1
+        sums, missing = bank.sums[lane : lane + 1].copy(), bank.missing[lane : lane + 1].copy()
+        first = (int(bank.first[lane, 0]), int(bank.first[lane, 1]), float(bank.first_ts[lane]))
+        rows = int(bank.block_rows[lane])
+        block = self._block((sums, missing, np.array([lane])), [first], np.array([row]))[0]
         bank.restart(lane, rows)
         return block
 
+    def _block(self, what: tuple[Floats, Ints, Ints], first: list[tuple[int, int, float]], row: Ints) -> list[Block]:
+        sums, missing, lanes = what
+        feed, some = self.feed, missing.any(axis=1)
+        any_missing = bool(some.any())
+        means, scores = self.bank.judge(sums, missing if any_missing else None, lanes)
+        rows = self.bank.block_rows[lanes]
+        present = (
+            [None] * len(row)
+            if not any_missing
+            else [counts if gap else None for counts, gap in zip(rows[:, None] - missing, some.tolist(), strict=True)]
+        )
+        last = zip(feed.offset[row].tolist(), feed.label_offset[row].tolist(), feed.ts[row].tolist(), strict=True)
+        return [Block(*one) for one in zip(means, present, scores, rows.tolist(), first, row.tolist(), last, strict=True)]
+
     def handled(self, run: int, block: Block) -> None:
         """Go on after a block; if its handling made the lane slow, the rows after it are fed again."""
-        lane = int(self._lanes[run])
+        lane = self._lane_list[run]
         if not self._slow[run] and self.bank.slow[lane]:
             self._slow[run] = True
-            self._cursor[run] = block.last + 1
+            self._cursor[run] = block.row + 1
             self.bank.restart(lane, int(self.bank.block_rows[lane]))
 
     def _feed_slowly(self, lane: int, rows: slice) -> None:
@@ -243,9 +261,23 @@ class Flow:
         bank.missing[lane] = np.where(whole[:, None], 0, missing[tail])
         bank.first[lane], bank.first_ts[lane] = first[tail], first_ts[tail]
         bank.fill[lane] = (fill + end - begin) % size
-        self._segments = _Segments(stop, full.tolist(), sums, missing, first, first_ts)
-        for at, begin_at, end_at in zip(fast.tolist(), head.tolist(), last.tolist(), strict=True):
-            self._next[at], self._stop[at] = begin_at, end_at
+        self._finish_ahead(fast, (run, full, stop), (sums, missing), (first, first_ts))
+
+    def _finish_ahead(
+        self, fast: Ints, segments: tuple[Ints, Any, Ints], sums: tuple[Floats, Ints], first: tuple[Ints, Floats]
+    ) -> None:
+        """Keep the full blocks among the segments; the last of a lane may be begun only."""
+        run, full, stop = segments
+        kept = np.flatnonzero(full)
+        offsets, label_offsets = first[0][kept].T.tolist()
+        places = list(zip(offsets, label_offsets, first[1][kept].tolist(), strict=True))
+        row = stop[kept] - 1
+        self._blocks = self._block((sums[0][kept], sums[1][kept], self._lanes[fast][run[kept]]), places, row)
+        self._closing = self.feed.order[row].tolist()
+        blocks = np.bincount(run[kept], minlength=len(fast))
+        stops = np.cumsum(blocks)
+        for at, begin, end in zip(fast.tolist(), (stops - blocks).tolist(), stops.tolist(), strict=True):
+            self._next[at], self._stop[at] = begin, end
 
     def _sums(self, fast: Ints, start: Ints) -> tuple[Floats, Ints]:
         feed = self.feed

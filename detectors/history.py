@@ -1,40 +1,48 @@
-"""The newest blocks of a lane in a ring: means per signal, rows behind them, and where each block began."""
+"""The newest blocks of a lane: means per signal, values behind them, and where each block began."""
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
+from .blocks import Block
 from .columns import Floats, Ints
+
+Entry = tuple[Floats, Ints | None, int, tuple[int, int, float]]
 
 
 class History:
-    """Remember the newest `capacity` blocks; blocks are numbered from 0 since the lane began."""
+    """Remember the newest `capacity` blocks as (means, values present or None for all, rows, first row); blocks count from 0."""
 
-    def __init__(self, width: int, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, capacity: int) -> None:
         self.count = 0
-        self.means = np.full((capacity, width), np.nan)
-        self.present = np.zeros((capacity, width), np.int32)
-        self.rows = np.zeros(capacity, np.int64)
-        self.first = np.zeros((capacity, 2), np.int64)
-        self.ts = np.zeros(capacity)
+        self.entries: deque[Entry] = deque(maxlen=capacity)
 
-    def push(self, means: Floats, present: Ints, rows: int, first: tuple[int, int, float]) -> None:
-        """Add a block: z means (NaN where nothing was present), values present, and offset, label offset, time of its first row."""
-        at = self.count % self.capacity
-        self.means[at] = means
-        self.present[at] = present
-        self.rows[at] = rows
-        self.first[at] = first[:2]
-        self.ts[at] = first[2]
+    def push(self, block: Block) -> None:
+        """Add a block."""
+        self.entries.append((block.means, block.present, block.rows, block.first))
         self.count += 1
 
-    def since(self, block: int) -> Ints:
-        """Return ring indices of the blocks from number `block` on that are still remembered, oldest first."""
-        return np.arange(max(block, self.count - self.capacity, 0), self.count) % self.capacity
+    def since(self, block: int) -> list[Entry]:
+        """Return the blocks from number `block` on that are still remembered, oldest first."""
+        skip = max(0, block - (self.count - len(self.entries)))
+        return list(self.entries)[skip:]
 
     def rewrite(self, signal: int, means: Floats) -> None:
         """Replace the newest means of one signal, because its transform changed."""
-        kept = means[-min(len(means), self.capacity, self.count) :]
-        at = np.arange(self.count - len(kept), self.count) % self.capacity
-        self.means[at, signal] = kept
+        for back, mean in enumerate(means[::-1].tolist()[: len(self.entries)], 1):
+            old, present, rows, first = self.entries[-back]
+            new = old.copy()
+            new[signal] = mean
+            self.entries[-back] = (new, present, rows, first)
+
+
+def series(entries: list[Entry], signal: int, width: int) -> tuple[Floats, Floats]:
+    """Return means and the values behind them of a signal; from `width` on, the missing share of signal - width."""
+    column = signal if signal < width else signal - width
+    rows = np.array([entry[2] for entry in entries], np.float64)
+    present = np.array([entry[2] if entry[1] is None else entry[1][column] for entry in entries], np.float64)
+    if signal >= width:
+        return 1.0 - present / rows, rows
+    return np.array([entry[0][column] for entry in entries], np.float64), present

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from .baseline import Baseline
@@ -15,18 +14,18 @@ from .lanes import Lane, WarmUp
 def lane_state(lane: Lane) -> Any:
     """Return everything a lane remembers."""
     bank, at, history = lane.bank, lane.index, lane.history
-    kept = history.since(0)
+    kept = history.entries
     return (
         lane.signals,
         (int(bank.block_rows[at]), int(bank.fill[at]), bank.first[at].tobytes(), float(bank.first_ts[at])),
         (bank.center[at].tobytes(), bank.factor[at].tobytes(), bank.sums[at].tobytes(), bank.missing[at].tobytes()),
-        [None if known is None else msgspec.to_builtins(known) for known in lane.baselines],
+        [None if known is None else known.state() for known in lane.baselines],
         [[save(detector) for detector in watching] for watching in lane.detectors],
         lane.since,
         [_warm_up_state(warm_up) for warm_up in lane.warm_ups],
         (
-            *(history.count, len(kept), history.means[kept].tobytes(), history.present[kept].tobytes()),
-            *(history.rows[kept].tobytes(), history.first[kept].tobytes(), history.ts[kept].tobytes()),
+            *(history.count, len(kept), b"".join(entry[0].tobytes() for entry in kept)),
+            *([None if entry[1] is None else entry[1].tobytes() for entry in kept], [entry[2:] for entry in kept]),
         ),
     )
 
@@ -41,7 +40,7 @@ def restore_lane(lane: Lane, state: Any) -> None:
     bank.first[at] = np.frombuffer(clock[2], np.int64)
     bank.center[at], bank.factor[at], bank.sums[at] = (np.frombuffer(part, np.float64) for part in sums[:3])
     bank.missing[at] = np.frombuffer(sums[3], np.int64)
-    lane.baselines = [None if known is None else Baseline(**known) for known in baselines]
+    lane.baselines = [None if known is None else Baseline(*known) for known in baselines]
     lane.detectors = [[load(one) for one in watching] for watching in detectors]
     lane.since = list(since)
     lane.warm_ups = [_warm_up(one) for one in warm_ups]
@@ -51,13 +50,11 @@ def restore_lane(lane: Lane, state: Any) -> None:
 
 def _restore_history(lane: Lane, state: Any) -> None:
     history, width = lane.history, lane.bank.width
-    history.count, size, means, present, rows, first, ts = state
-    kept = np.arange(history.count - size, history.count) % history.capacity
-    history.means[kept] = np.frombuffer(means, np.float64).reshape(size, width)
-    history.present[kept] = np.frombuffer(present, np.int32).reshape(size, width)
-    history.rows[kept] = np.frombuffer(rows, np.int64)
-    history.first[kept] = np.frombuffer(first, np.int64).reshape(size, 2)
-    history.ts[kept] = np.frombuffer(ts, np.float64)
+    history.count, size, means, present, places = state
+    rows = np.frombuffer(means, np.float64).reshape(size, width)
+    for mean, values, (count, first) in zip(rows, present, places, strict=True):
+        kept = None if values is None else np.frombuffer(values, np.int64)
+        history.entries.append((mean, kept, count, (first[0], first[1], first[2])))
 
 
 def _warm_up_state(warm_up: WarmUp) -> Any:

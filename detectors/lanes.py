@@ -20,7 +20,7 @@ from .blocks import UNIT, Bank, Block, Feed
 from .change_point import best_split
 from .columns import Floats, Ints
 from .detector import Detector
-from .history import History
+from .history import History, series
 from .page_hinkley import PageHinkley
 
 MAX_SLEPT_BLOCKS = 32
@@ -115,11 +115,10 @@ class Lane:
         self.detectors: list[list[Detector]] = [[] for _ in self.signals]
         self.since = [0] * len(self.signals)
         self.warm_ups: list[WarmUp] = []
-        self.history = History(bank.width, kind.history_blocks)
+        self.history = History(kind.history_blocks)
         self.watchers: list[tuple[int, Callable[[float], bool], Detector]] = []
         self.mute: list[int] = []
-        self.means = np.zeros(len(self.signals))
-        self.weights = np.zeros(len(self.signals))
+        self.share_watchers: list[tuple[int, float, float, Detector]] = []
         self.begin()
 
     def begin(self) -> None:
@@ -127,7 +126,7 @@ class Lane:
         width, rows = self.bank.width, self.config.warm_up_rows
         self.baselines = [None] * len(self.signals)
         self.detectors = [[] for _ in self.signals]
-        self.history = History(width, self.kind.history_blocks)
+        self.history = History(self.kind.history_blocks)
         whole = WarmUp(list(range(len(self.signals))), rows, np.full((rows, width), np.nan), whole=True)
         whole.first, whole.ts = np.zeros((rows, 2), np.int64), np.zeros(rows)
         self.warm_ups = [whole]
@@ -137,14 +136,21 @@ class Lane:
 
     def rearm(self) -> None:
         """Bring everything that is derived from baselines, detectors and warm-ups up to date."""
-        self.watchers = [(at, detector.update, detector) for at, watching in enumerate(self.detectors) for detector in watching]
+        bank, width = self.bank, self.bank.width
         busy = {at for warm_up in self.warm_ups for at in warm_up.signals}
-        self.mute = [at for at in range(self.bank.width) if self.baselines[at] is None and at not in busy]
-        self.bank.slow[self.index] = bool(self.warm_ups)
-        rows = int(self.bank.block_rows[self.index])
-        for at, known in enumerate(self.baselines):
-            self.means[at] = known.mean if known is not None else 0.0
-            self.weights[at] = 1.0 / known.block_sd(rows) if known is not None else 0.0
+        self.mute = [at for at in range(width) if self.baselines[at] is None and at not in busy]
+        bank.slow[self.index] = bool(self.warm_ups)
+        rows = int(bank.block_rows[self.index])
+        means = [0.0 if known is None else known.mean for known in self.baselines]
+        weights = [0.0 if known is None else 1.0 / known.block_sd(rows) for known in self.baselines]
+        bank.mean[self.index], bank.weight[self.index] = means[:width], weights[:width]
+        self.watchers, self.share_watchers = [], []
+        for at, watching in enumerate(self.detectors):
+            for detector in watching:
+                if at < width:
+                    self.watchers.append((at, detector.update, detector))
+                else:
+                    self.share_watchers.append((at, means[at], weights[at], detector))
 
     def absorb(self, feed: Feed, rows: slice) -> None:
         """Keep raw rows for the warm-ups."""
@@ -159,38 +165,52 @@ class Lane:
                 warm_up.values[to] = feed.values[rows, self._columns(warm_up)]
             warm_up.filled += count
 
-    def close(self, block: Block, last: Place) -> tuple[list[Alarm], list[Level]]:
-        """Take a full block whose closing row is `last`; return what it says."""
+    def close(self, block: Block) -> tuple[list[Alarm], list[Level]]:
+        """Take a full block; return alarms, and the levels that became baselines."""
         if self.warm_ups and self.warm_ups[0].whole:
             return [], self._freeze_whole()
-        present = block.rows - block.missing
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = block.sums / (present * UNIT)
-        self.history.push(means, present, block.rows, (block.offset, block.label_offset, block.ts))
-        frozen, levels = self._freeze_due()
-        z, levels_now = self._standardised(means, present, block)
-        z[frozen] = np.nan
-        alarms = self._alarms(z, last)
-        self._rouse(present, block.rows)
-        return alarms, levels + levels_now
+        self.history.push(block)
+        frozen: list[int] = []
+        levels: list[Level] = []
+        if self.warm_ups:
+            frozen, levels = self._freeze_due()
+        if block.present is not None and self.kind.shares:
+            self._wake(block.present, block.rows)
+        fired: dict[int, Detector] = {}
+        scores = block.scores
+        for at, update, detector in self.watchers:
+            score = scores[at]
+            # A signal without a value in the block has no score: NaN is unequal to itself.
+            if score == score and at not in frozen and update(score):
+                fired.setdefault(at, detector)
+        if self.share_watchers:
+            self._watch_shares(block, frozen, fired)
+        alarms = [alarm for at, detector in fired.items() if (alarm := self._judge(at, detector, Place(*block.last))) is not None]
+        for alarm in alarms:
+            self._start_over(self.signals.index(alarm.signal))
+        if self.mute and block.present is not None:
+            self._rouse(block.present, block.rows)
+        elif self.mute:
+            self._rouse(None, block.rows)
+        return alarms, levels
 
-    def _standardised(self, means: Floats, present: Ints, block: Block) -> tuple[Floats, list[Level]]:
-        shares = self.kind.shares
-        if shares and block.missing[:shares].any():
-            self._wake(np.flatnonzero(block.missing[:shares]).tolist())
-        z = np.concatenate((means, block.missing[:shares] / block.rows)) if shares else means.copy()
-        z -= self.means
-        z *= self.weights
-        if block.missing.any():
-            z[: len(means)] *= np.sqrt(present / block.rows)
-        levels = []
-        if len(self.signals) == 1 and self.baselines[0] is not None and present[0]:
-            levels.append(Level(self.signals[0], self.baselines[0].raw(float(means[0])), int(present[0])))
-        return z, levels
+    def _watch_shares(self, block: Block, frozen: list[int], fired: dict[int, Detector]) -> None:
+        for at, mean, weight, detector in self.share_watchers:
+            share = 0.0 if block.present is None else 1.0 - float(block.present[at - self.bank.width]) / block.rows
+            if at not in frozen and detector.update((share - mean) * weight):
+                fired.setdefault(at, detector)
 
-    def _wake(self, signals: list[int]) -> None:
+    def level(self, block: Block) -> Level | None:
+        """Return the level of the signal of a lane that has but one."""
+        known = self.baselines[0]
+        present = block.rows if block.present is None else int(block.present[0])
+        if len(self.signals) > 1 or known is None or not present:
+            return None
+        return Level(self.signals[0], known.raw(float(block.means[0])), present)
+
+    def _wake(self, present: Ints, rows: int) -> None:
         woken = False
-        for number in signals:
+        for number in np.flatnonzero(present[: self.kind.shares] < rows).tolist():
             at = self.bank.width + number
             if self.detectors[at] or self.baselines[at] is None:
                 continue
@@ -207,26 +227,11 @@ class Lane:
         if self.kind.careful:
             self.detectors[at].append(PageHinkley(self.config.page_hinkley_delta, self.config.page_hinkley_threshold))
 
-    def _alarms(self, z: Floats, last: Place) -> list[Alarm]:
-        values = z.tolist()
-        fired: dict[int, Detector] = {}
-        for at, update, detector in self.watchers:
-            value = values[at]
-            if value == value and update(value):
-                fired.setdefault(at, detector)
-        alarms = []
-        for at, detector in fired.items():
-            alarm = self._judge(at, detector, last)
-            if alarm is not None:
-                alarms.append(alarm)
-                self._start_over(at)
-        return alarms
-
     def _judge(self, at: int, detector: Detector, last: Place) -> Alarm | None:
         known = self.baselines[at]
         assert known is not None
-        ring, past = self.history.since(self.since[at]), self.history
-        means, present = self.series(at, ring)
+        past = self.history.since(self.since[at])
+        means, present = series(past, at, self.bank.width)
         variance = known.row_sd**2 * known.correlation_rows
         split = best_split(means, present, variance)
         if split is None:
@@ -238,10 +243,10 @@ class Lane:
         effect = (split.after - split.before) / known.row_sd
         if not abs(effect) >= self.config.min_effect:
             return None
-        places = [Place(int(past.first[i, 0]), int(past.first[i, 1]), float(past.ts[i])) for i in ring.tolist()]
+        places = [Place(*entry[3]) for entry in past]
         places.append(Place(last.offset + 1, last.label_offset + 1, last.ts))
-        after = int(past.rows[ring[split.latest + 1 :]].sum())
-        rows_before = np.cumsum(past.rows[ring[: split.at]][::-1])
+        after = sum(entry[2] for entry in past[split.latest + 1 :])
+        rows_before = np.cumsum([entry[2] for entry in past[: split.at]][::-1])
         reach = min(int(np.searchsorted(rows_before, REFERENCE_ROWS)) + 1, split.at)
         return Alarm(
             signal=self.signals[at],
@@ -257,22 +262,14 @@ class Lane:
             rows=after,
         )
 
-    def series(self, at: int, ring: Ints) -> tuple[Floats, Floats]:
-        """Return z means and rows of a signal in some blocks of the history."""
-        if at < self.bank.width:
-            return self.history.means[ring, at], self.history.present[ring, at].astype(np.float64)
-        rows = self.history.rows[ring].astype(np.float64)
-        return 1.0 - self.history.present[ring, at - self.bank.width] / rows, rows
-
     def effects_since(self, offset: int, least_blocks: int) -> dict[str, float]:
         """Return effects of number signals, in sd of a row, over the blocks that begin at or after `offset`, or the newest few."""
-        ring = self.history.since(0)
-        newer = ring[self.history.first[ring, 0] >= offset]
+        newer = [entry for entry in self.history.entries if entry[3][0] >= offset]
         if len(newer) < least_blocks:
-            newer = ring[-least_blocks:]
+            newer = list(self.history.entries)[-least_blocks:]
         found = {}
         for at in range(self.bank.width):
-            known, (means, present) = self.baselines[at], self.series(at, newer)
+            known, (means, present) = self.baselines[at], series(newer, at, self.bank.width)
             if known is not None and present.sum() > 0:
                 mean = float((np.where(present > 0, means, 0.0) * present).sum() / present.sum())
                 found[self.signals[at]] = (mean - known.mean) / known.row_sd
@@ -288,10 +285,10 @@ class Lane:
         self.warm_ups.append(WarmUp([at], rows, np.full((rows, 1), np.nan)))
         self.rearm()
 
-    def _rouse(self, present: Ints, rows: int) -> None:
+    def _rouse(self, present: Ints | None, rows: int) -> None:
         """Start a warm-up for signals that had no values until now."""
         for at in self.mute:
-            if present[at] * 2 >= rows:
+            if present is None or present[at] * 2 >= rows:
                 self._start_over(at)
 
     def _columns(self, warm_up: WarmUp) -> list[int]:
@@ -315,7 +312,7 @@ class Lane:
         known = self.baselines[at]
         if known is None or not self.detectors[at]:
             return
-        means, present = self.series(at, self.history.since(self.history.count - blocks))
+        means, present = series(self.history.since(self.history.count - blocks), at, self.bank.width)
         sd = known.block_sd(int(self.bank.block_rows[self.index]))
         values = ((means - known.mean) / sd)[present > 0].tolist()
         for detector in self.detectors[at]:
@@ -341,7 +338,7 @@ class Lane:
             means, present = block_means(z[rows])
             start = rows.start
             first = (int(warm_up.first[start, 0]), int(warm_up.first[start, 1]), float(warm_up.ts[start]))
-            self.history.push(means, present, size, first)
+            self.history.push(Block(means, None if (present == size).all() else present, [], size, first, -1, first))
         return self._armed(list(range(len(self.signals))), blocks)
 
     def _freeze_due(self) -> tuple[list[int], list[Level]]:

@@ -102,13 +102,14 @@ class Watch:
         lane = flow.bank.taps[flow.lane(run)]
         assert isinstance(lane, Lane)
         block = flow.take(run)
-        feed, row = flow.feed, block.last
-        last = Place(int(feed.offset[row]), int(feed.label_offset[row]), float(feed.ts[row]))
-        alarms, levels = lane.close(block, last)
+        alarms, levels = lane.close(block)
         flow.handled(run, block)
-        watched = self.roster.models[lane.model]
-        if alarms or (levels and watched.book.open):
-            self._tell(step, heap, (watched, lane), (when, last, alarms, levels))
+        book = self.roster.models[lane.model].book
+        if book.open and not levels:
+            level = lane.level(block)
+            levels = [] if level is None else [level]
+        if alarms or (levels and book.open):
+            self._tell(step, heap, (self.roster.models[lane.model], lane), (when, Place(*block.last), alarms, levels))
 
     def _tell(self, step: Step, heap: list[Any], who: tuple[Watched, Lane], what: tuple[Any, ...]) -> None:
         watched, lane = who
