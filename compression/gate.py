@@ -90,8 +90,8 @@ def judge(trial: Trial, config: RepairConfig, timer: Callable[[], float]) -> Gat
 def paired_interval(differences: NDArray[np.float64], confidence: float, task: str) -> tuple[float, float]:
     """Return the interval of the mean of paired differences.
 
-    Differences of right and wrong (-1, 0, 1) take Agresti and Min's adjustment (2005, half a row added to each of the four cells), since the
-    plain normal interval finds three rows out of 75 convincing.
+    Differences of right and wrong (-1, 0, 1) take Agresti and Min's adjustment (2005, half a row added
+    to each of the four cells), since the plain normal interval finds three rows out of 75 convincing.
     """
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     rows = len(differences)

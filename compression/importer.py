@@ -139,7 +139,7 @@ class Builder:
         with torch.no_grad():
             target.copy_(tensor)
         if name in self.shared:
-            target.requires_grad_(False)
+            target.requires_grad = False
             return
         self.links.append(WeightLink(f"{call.target}.{parameter}", name, transposed))
 

@@ -55,7 +55,7 @@ def _gemm(builder: Builder, node: NodeProto) -> fx.Node:
     bias = builder.has(node, 2)
     if bias and _weight(builder, node, 2).shape != (out_size,):
         raise ModelUnsupported(f"{describe(node)}: bias must have shape [{out_size}], got {list(builder.constant(node, 2).shape)}")
-    call = builder.module("linear", _linear(in_size, out_size, bias), builder.argument(node, 0))
+    call = builder.module("linear", nn.Linear(in_size, out_size, bias=bias), builder.argument(node, 0))
     builder.load(call, "weight", node.input[1], transposed=not found["transB"])
     if bias:
         builder.load(call, "bias", node.input[2])
@@ -69,13 +69,9 @@ def _matmul(builder: Builder, node: NodeProto) -> fx.Node:
     weight = _weight(builder, node, 1)
     if weight.ndim != 2:
         raise ModelUnsupported(f"{describe(node)}: weight must have two dimensions, got shape {list(weight.shape)}")
-    call = builder.module("linear", _linear(weight.shape[0], weight.shape[1], bias=False), builder.argument(node, 0))
+    call = builder.module("linear", nn.Linear(weight.shape[0], weight.shape[1], bias=False), builder.argument(node, 0))
     builder.load(call, "weight", node.input[1], transposed=True)
     return call
-
-
-def _linear(in_size: int, out_size: int, bias: bool) -> nn.Linear:  # noqa: FBT001
-    return nn.Linear(in_size, out_size, bias=bias)
 
 
 def _add(builder: Builder, node: NodeProto) -> fx.Node:

@@ -14,10 +14,57 @@ from ..schemas.errors import ArtifactInvalid, ModelUnsupported
 from ..schemas.events import Signature
 
 TRAINABLE_OPS = frozenset(
-    """Abs Add AveragePool BatchNormalization Cast Clip Concat Constant Conv Div Dropout Elu Erf Exp Flatten Gelu Gemm
-    GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Identity IsNaN LayerNormalization LeakyRelu Log LogSoftmax MatMul MaxPool
-    Mul Neg Pow Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape Selu Sigmoid Softmax Softplus Sqrt Squeeze Sub Tanh Transpose
-    Unsqueeze Where""".split()
+    {
+        "Abs",
+        "Add",
+        "AveragePool",
+        "BatchNormalization",
+        "Cast",
+        "Clip",
+        "Concat",
+        "Constant",
+        "Conv",
+        "Div",
+        "Dropout",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Flatten",
+        "Gelu",
+        "Gemm",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "IsNaN",
+        "LayerNormalization",
+        "LeakyRelu",
+        "Log",
+        "LogSoftmax",
+        "MatMul",
+        "MaxPool",
+        "Mul",
+        "Neg",
+        "Pow",
+        "Reciprocal",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceSum",
+        "Relu",
+        "Reshape",
+        "Selu",
+        "Sigmoid",
+        "Softmax",
+        "Softplus",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Tanh",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    }
 )
 SERVABLE_OPS = TRAINABLE_OPS | {"QuantizeLinear", "DequantizeLinear"}
 DOMAINS = ("", "ai.onnx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ def untrained_model(rows: Rows, signature: Signature, widths: tuple[int, ...]) -
     ]
     columns = len(signature.classes) if signature.task == "classification" else 1
     sizes = (len(means), *widths, columns)
-    for index, (in_size, out_size) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (in_size, out_size) in enumerate(pairwise(sizes)):
         last = index == len(sizes) - 2
         tensors[f"weight{index}"] = np.zeros((out_size, in_size), np.float32)
         tensors[f"bias{index}"] = np.zeros(out_size, np.float32)
