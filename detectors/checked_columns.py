@@ -116,14 +116,22 @@ def hashed(idents: Sequence[str], names: Ids) -> Ids:
     return np.frombuffer(joined, np.uint64).reshape(-1, 2) ^ names
 
 
+def strange_names(names: list[str], expected: Sequence[str | None]) -> list[bool]:
+    """Return which names are not those that the keys say; nothing where all are."""
+    return [] if names == expected else [name != said for name, said in zip(names, expected, strict=True)]
+
+
 def strange_outputs(outputs: list[Any], slots: Ints, table: ModelTable) -> Wrong:
     """Return which outputs are of another kind than the model's others, no class of its signature, or not finite."""
-    lookups = [model.lookup if model.registered and model.task == "classification" else None for model in table.models]
-    return _unlike(outputs, slots, table, lookups) | _strange(outputs, set(map(type, outputs)))
+    listed = [model if model.registered and model.task == "classification" else None for model in table.models]
+    lookups = [None if model is None else model.lookup for model in listed]
+    return _unlike(outputs, slots, table, (lookups, [0 if model is None else model.span for model in listed])) | _strange(
+        outputs, set(map(type, outputs))
+    )
 
 
-def _unlike(values: list[Any], slots: Ints, table: ModelTable, lookups: list[Any]) -> Wrong:
-    """Return which values are of another kind than their model's outputs, or not in the lookup of their slot."""
+def _unlike(values: list[Any], slots: Ints, table: ModelTable, known: tuple[list[Any], list[int]]) -> Wrong:
+    """Return which values are of another kind than their model's outputs, or not known: lookup and span of each slot."""
     count = len(values)
     types = list(map(type, values))
     found = {KINDS[kind] for kind in set(types)}
@@ -132,11 +140,22 @@ def _unlike(values: list[Any], slots: Ints, table: ModelTable, lookups: list[Any
         wrong = mine != KIND_CODES[found.pop()]
     else:
         wrong = mine != np.fromiter((KIND_CODES[KINDS[kind]] for kind in types), np.int64, count)
-    if any(lookup is not None for lookup in lookups):
-        known = [lookups[slot] for slot in slots.tolist()]
-        absent = [lookup is not None and value not in lookup for lookup, value in zip(known, values, strict=True)]
-        if True in absent:
-            wrong |= np.array(absent)
+    lookups, spans = known
+    if all(lookup is None for lookup in lookups):
+        return wrong
+    span = np.array(spans)[slots]
+    if set(types) == {int} and span.all():
+        try:
+            column = np.array(values, np.int64)
+        except OverflowError:
+            pass
+        else:
+            return wrong | (column < 0) | (column >= span)
+    absent = [
+        (lookup := lookups[slot]) is not None and value not in lookup for slot, value in zip(slots.tolist(), values, strict=True)
+    ]
+    if True in absent:
+        wrong |= np.array(absent)
     return wrong
 
 
@@ -148,8 +167,9 @@ def strange_pairs(values: list[Any], slots: Ints, table: ModelTable) -> Wrong:
         known = np.flatnonzero(~unknown)
         wrong[known] = strange_pairs([values[at] for at in known.tolist()], slots[known], table) if len(known) else False
         return wrong
-    lookups = [model.index if model.task == "classification" else None for model in table.models]
-    return _unlike(values, slots, table, lookups)
+    listed = [model if model.task == "classification" else None for model in table.models]
+    lookups = [None if model is None else model.index for model in listed]
+    return _unlike(values, slots, table, (lookups, [0 if model is None else model.span for model in listed]))
 
 
 def strange_labels(values: Sequence[Any]) -> Wrong:

@@ -9,10 +9,20 @@ import numpy as np
 import xxhash
 from msgspec.structs import astuple
 
-from ..schemas.layouts import Decode, Layout, label_columns, label_decoders, packed_decoder, prediction_columns
+from ..schemas.layouts import Decode, Layout, label_decoders, packed_decoder
 from .admission import FLOAT32_MAX, MAX_LABEL_BYTES, YEAR_2000_S
-from .checked_columns import columns_of_scores, groups_of, hashed, numbers, strange_labels, strange_outputs, times
-from .columns import Ints
+from .checked_columns import (
+    Wrong,
+    columns_of_scores,
+    groups_of,
+    hashed,
+    numbers,
+    strange_labels,
+    strange_names,
+    strange_outputs,
+    times,
+)
+from .columns import Floats, Ints
 from .inspection import Inspector, Odd, no_nan
 from .model_table import ModelTable
 from .pending import Ids
@@ -39,10 +49,11 @@ class Intake:
         self.inspector = inspector
         self.max_value_bytes = max_value_bytes
         self._readers: dict[bytes, Reader] = {}
+        self._names: dict[bytes, str] = {}
 
     def forget(self) -> None:
         """Read the layouts of the models anew."""
-        self._readers = {}
+        self._readers.clear()
         for slot, model in enumerate(self.table.models):
             if model.layout is not None:
                 self._know(slot)
@@ -69,7 +80,7 @@ class Intake:
             try:
                 first = value[0]  # type: ignore[index]
                 decode = json if first == 0x7B else packed if 0x90 <= first <= 0x9F else msgpack
-                events.append(decode(value) if len(value) <= limit else None)  # type: ignore[arg-type]
+                events.append(decode(value) if len(value) <= limit else None)
             except REFUSED:
                 events.append(None)
         return self._label_columns(piece, events)
@@ -79,6 +90,7 @@ class Intake:
         assert model.layout is not None
         reader = Reader(model.layout.decode_json, model.layout.decode_msgpack, model.layout, model.name, slot)
         self._readers[model.name.encode()] = reader
+        self._names[model.name.encode()] = model.name
         return reader
 
     def _decode(self, piece: Piece) -> tuple[list[Any], list[bytes]]:
@@ -114,31 +126,33 @@ class Intake:
         return events, features
 
     def _columns(self, piece: Piece, events: list[Any], features: list[bytes], kept: Ints) -> tuple[Any, list[bool]]:
-        models, versions, idents, at_times, outputs, scores, latencies, _ = zip(*map(prediction_columns, events), strict=True)
-        keys = piece.source.keys
-        readers = [self._readers[keys[at]] for at in (kept + piece.start).tolist()]  # type: ignore[index]
-        expected = [reader.model for reader in readers]
-        strange = [] if expected == list(models) else [name != model for name, model in zip(expected, models, strict=True)]
+        keys, places = piece.source.keys, (kept + piece.start).tolist()
+        readers = [self._readers[keys[at]] for at in places]  # type: ignore[index]
         slots = np.array([reader.slot for reader in readers])
         stamps = np.array(piece.source.timestamps_ms[piece.start : piece.stop])[kept]
-        ts, wrong_ts = times(at_times, stamps)
-        latency, wrong_latency = numbers(latencies)
-        table, confidence, wrong_scores = columns_of_scores(scores, slots, self.table)
-        offsets = np.array(piece.source.offsets[piece.start : piece.stop])[kept]
+        ts, wrong_ts = times([event.ts for event in events], stamps)
+        latency, wrong_latency = numbers([event.latency_ms for event in events])
+        scores, confidence, wrong_scores = columns_of_scores([event.scores for event in events], slots, self.table)
         rows = Predictions(
-            *(
-                piece.order[kept],
-                piece.time_ms[kept],
-                slots,
-                np.array(versions),
-                offsets,
-                hashed(idents, self.table.hashes()[slots]),
-            ),
-            *(ts, confidence, latency, table, list(outputs), groups_of(readers, features)),
+            order=piece.order[kept],
+            time_ms=piece.time_ms[kept],
+            slot=slots,
+            version=np.array([event.version for event in events]),
+            offset=np.array(piece.source.offsets[piece.start : piece.stop])[kept],
+            ids=hashed([event.prediction_id for event in events], self.table.hashes()[slots]),
+            ts=ts,
+            confidence=confidence,
+            latency_ms=latency,
+            scores=scores,
+            outputs=[event.output for event in events],
+            groups=groups_of(readers, features),
         )
+        wrong = wrong_ts | wrong_latency | wrong_scores | self._odd_times(ts, stamps)
+        return (rows, wrong, kept), strange_names([event.model for event in events], [reader.model for reader in readers])
+
+    def _odd_times(self, ts: Floats, stamps: Ints) -> Wrong:
         future = ts - stamps / 1000.0 > self.inspector.config.max_future_s
-        wrong = wrong_ts | wrong_latency | wrong_scores | (ts < YEAR_2000_S) | (future & (stamps >= 0))
-        return (rows, wrong, kept), strange
+        return (ts < YEAR_2000_S) | (future & (stamps >= 0))
 
     def _suspects(self, rows: Predictions, more: tuple[Any, ...], strange: list[bool], piece: Piece) -> Any:
         wrong, kept = more
@@ -168,29 +182,32 @@ class Intake:
         events = [event for event in events if event is not None]
         if not events:
             return no_labels()
-        models, idents, at_times, values = zip(*map(label_columns, events), strict=True)
-        names = self.table.slots
-        slots = np.array([names.get(model, -1) for model in models])
+        models, values = [event.model for event in events], [event.label for event in events]
+        slots = np.array([self.table.slots.get(model, -1) for model in models])
         stamps = np.array(piece.source.timestamps_ms[piece.start : piece.stop])[at]
-        ts, wrong = times(at_times, stamps)
-        future = ts - stamps / 1000.0 > self.inspector.config.max_future_s
-        wrong |= (ts < YEAR_2000_S) | (future & (stamps >= 0))
-        keys = piece.source.keys[piece.start : piece.stop]
-        wrong |= np.fromiter(
-            (keys[row] != model.encode() for row, model in zip(at.tolist(), models, strict=True)), np.bool_, len(at)
+        ts, wrong = times([event.ts for event in events], stamps)
+        wrong |= self._odd_times(ts, stamps) | strange_labels(values)
+        keys, names = piece.source.keys, self._names
+        found = strange_names(models, [names.get(keys[place]) for place in (at + piece.start).tolist()])  # type: ignore[arg-type]
+        if found:
+            wrong |= np.array(found)
+        rows = Labels(
+            order=piece.order[at],
+            time_ms=piece.time_ms[at],
+            slot=slots,
+            offset=np.array(piece.source.offsets[piece.start : piece.stop])[at],
+            ids=hashed([event.prediction_id for event in events], self._name_hashes(models, slots)),
+            at=at + piece.start,
+            values=values,
         )
-        wrong |= strange_labels(values)
-        offsets = np.array(piece.source.offsets[piece.start : piece.stop])[at]
-        ids = hashed(idents, self._name_hashes(models, slots))
-        found = Labels(piece.order[at], piece.time_ms[at], slots, offsets, ids, at + piece.start, list(values))
         bad = [row for row in np.flatnonzero(wrong).tolist() if self.inspector.label(piece, piece.start + int(at[row])) is None]
-        if bad:
-            keep = np.ones(len(found), np.bool_)
-            keep[bad] = False
-            found = found.take(keep)
-        return found
+        if not bad:
+            return rows
+        keep = np.ones(len(rows), np.bool_)
+        keep[bad] = False
+        return rows.take(keep)
 
-    def _name_hashes(self, models: tuple[str, ...], slots: Ints) -> Ids:
+    def _name_hashes(self, models: list[str], slots: Ints) -> Ids:
         if len(self.table) and slots.min() >= 0:
             return self.table.hashes()[slots]
         return np.frombuffer(b"".join([xxhash.xxh3_128_digest(model.encode()) for model in models]), np.uint64).reshape(-1, 2)

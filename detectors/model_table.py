@@ -56,10 +56,20 @@ class Model:
     lookup: dict[Scalar, float] = field(default_factory=dict)
     born: int = 0
     by_stored: dict[float, int] = field(default_factory=dict)
+    _spanned: int = -1
+    _is_span: bool = False
     generation: int = 0
     first_row: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     dirty: bool = True
+
+    @property
+    def span(self) -> int:
+        """Return the number of classes where each class is its own index, else 0."""
+        if self._spanned != len(self.index):
+            self._spanned = len(self.index)
+            self._is_span = self.kind == "number" and all(value == at for value, at in self.index.items())
+        return self._spanned if self._is_span else 0
 
     def place(self, value: Scalar, best: int | None) -> int:
         """Return the class index of `value`, a new one where it is new; `best` is the index of an output's highest score.
@@ -184,7 +194,7 @@ class ModelTable:
         for value in model.classes:
             model.store(value)
         model.lookup = {value: model.stored[value] for value in model.classes}
-        model.by_stored = {}
+        model.by_stored, model._spanned = {}, -1
         model.generation += changed
         model.dirty = True
 

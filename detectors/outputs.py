@@ -30,10 +30,13 @@ def store_outputs(rows: Predictions, table: ModelTable, inspector: Inspector, pi
     fresh = Fresh([], [])
     lookups = [model.lookup if model.task == "classification" else None for model in table.models]
     slots = rows.slot.tolist()
-    known = [lookups[slot] for slot in slots]
-    if not any(lookup is not None for lookup in dict.fromkeys(map(id, known)) and known):
+    plain = [model.task == "regression" or (model.registered and model.span > 0) for model in table.models]
+    if all(plain):
         return rows, np.array(rows.outputs, np.float64), fresh
-    got: list[Any] = [float(v) if lookup is None else lookup.get(v) for lookup, v in zip(known, rows.outputs, strict=True)]
+    got: list[Any] = [
+        float(value) if (lookup := lookups[slot]) is None else lookup.get(value)
+        for slot, value in zip(slots, rows.outputs, strict=True)
+    ]
     if None not in got:
         return rows, np.array(got), fresh
     switched: set[int] = set()
@@ -80,8 +83,9 @@ def place_classes(fresh: Fresh, slots: list[int], orders: Ints, values: list[Any
     new: list[tuple[int, int, int, Scalar, int | None]] = [
         (order, 0, slot, value, best) for order, slot, value, best in fresh.values
     ]
-    indices = [model.index if model.task == "classification" else None for model in table.models]
-    for at, (slot, value) in enumerate(zip(slots, values, strict=True)):
+    indices = [model.index if model.task == "classification" and not model.registered else None for model in table.models]
+    absent = [] if not any(index is not None for index in indices) else enumerate(zip(slots, values, strict=True))
+    for at, (slot, value) in absent:
         index = indices[slot]
         if index is not None and value not in index:
             new.append((int(orders[at]), 1, slot, value, None))
@@ -91,7 +95,7 @@ def place_classes(fresh: Fresh, slots: list[int], orders: Ints, values: list[Any
 
 def output_indices(stored: Floats, slots: list[int], table: ModelTable) -> Floats:
     """Return the class index of each stored output, or the number itself for regression."""
-    maps = [_by_stored(model) if model.task == "classification" else None for model in table.models]
+    maps = [_by_stored(model) if model.task == "classification" and not model.span else None for model in table.models]
     if not any(found is not None for found in maps):
         return stored
     numbers = stored.tolist()
@@ -100,7 +104,9 @@ def output_indices(stored: Floats, slots: list[int], table: ModelTable) -> Float
 
 def label_indices(values: list[Any], slots: list[int], table: ModelTable) -> Floats:
     """Return the class index of each label, or the number itself for regression."""
-    maps = [model.index if model.task == "classification" else None for model in table.models]
+    maps = [model.index if model.task == "classification" and not model.span else None for model in table.models]
+    if not any(index is not None for index in maps):
+        return np.array(values, np.float64)
     lasts = [len(model.classes) for model in table.models]
     found = [
         value if (index := maps[slot]) is None else index.get(value, lasts[slot]) for slot, value in zip(slots, values, strict=True)
