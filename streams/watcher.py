@@ -109,7 +109,7 @@ class ModelWatcher:
     def close(self) -> None:
         """Stop the thread and let go of the broker."""
         self._stop.set()
-        if self._thread is not None:
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         if self._reader is not None:
             self._reader.close()

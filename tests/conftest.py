@@ -40,15 +40,21 @@ def need_command() -> Callable[[str, str], str]:
 
 
 @pytest.fixture(scope="session")
-def broker() -> Iterator[BrokerAddress]:
+def local_kafka() -> None:
+    """Skip, or fail in CI, where no local broker can be run."""
+    missing = prerequisites()
+    if missing:
+        skip_or_fail("; ".join(missing))
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> Iterator[BrokerAddress]:
     """Give the address of the session's broker."""
     for variable in BOOTSTRAP_VARIABLES:
         if os.environ.get(variable):
             yield BrokerAddress(os.environ[variable])
             return
-    missing = prerequisites()
-    if missing:
-        skip_or_fail("; ".join(missing))
+    request.getfixturevalue("local_kafka")
     roomy = SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > ROOM_BYTES
     folder = Path(tempfile.mkdtemp(prefix="driftloop-broker-", dir=SHARED_MEMORY if roomy else None))
     local = LocalBroker(BrokerConfig(data_dir=folder))

@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
 from driftloop.schemas.errors import BrokerUnavailable, Conflict, NotFound
 from driftloop.streams import broker_libs
 from driftloop.streams.broker import BrokerConfig, LocalBroker, answers
@@ -18,11 +19,6 @@ def fake_command(folder: Path, name: str, script: str) -> None:
     path = folder / name
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
-
-
-def need_nothing_more() -> None:
-    if prerequisites():
-        pytest.skip("; ".join(prerequisites()))
 
 
 def test_the_pom_names_the_version_of_the_cache_folder() -> None:
@@ -84,8 +80,8 @@ def test_a_failing_maven_leaves_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert list((tmp_path / "cache").rglob("*.jar")) == []
 
 
+@pytest.mark.usefixtures("local_kafka")
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
-    need_nothing_more()
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -122,9 +118,9 @@ def test_a_pid_of_another_program_is_not_the_broker(tmp_path: Path) -> None:
 
 
 @pytest.mark.kafka
+@pytest.mark.usefixtures("local_kafka")
 def test_start_status_stop_and_the_data_stays(tmp_path: Path) -> None:
-    need_nothing_more()
-    local = LocalBroker(BrokerConfig(data_dir=tmp_path))
+    local = LocalBroker(BrokerConfig(data_dir=tmp_path, port=0))
     try:
         address = local.start()
         assert answers(address.bootstrap_servers, 5.0)
