@@ -61,19 +61,25 @@ def columns_of_scores(values: Sequence[list[float] | None], slots: Ints, table: 
     count = len(values)
     if values.count(None) == count:
         return np.full((count, 0), np.nan), np.full(count, np.nan), np.zeros(count, np.bool_)
-    widths = np.fromiter((0 if row is None else len(row) for row in values), np.int64, count)
+    rows = [() if row is None else row for row in values] if None in values else values
+    widths = np.array(list(map(len, rows)))
     widest = int(widths.max())
-    flat = np.fromiter(chain.from_iterable(row for row in values if row is not None), np.float64, int(widths.sum()))
+    flat = np.array(list(chain.from_iterable(rows)), np.float64)
     if int(widths.min()) == widest:
         scores = flat.reshape(count, widest)
     else:
         scores = np.full((count, widest), np.nan)
         scores[np.arange(widest) < widths[:, None]] = flat
-    confidence = np.fmax.reduce(scores, axis=1) if widest else np.full(count, np.nan)
-    wrong = (np.abs(scores) <= FLOAT32_MAX).sum(axis=1) != widths
+    confidence = np.full(count, np.nan)
+    for column in range(widest):
+        np.fmax(confidence, scores[:, column], out=confidence)
+    wrong = np.zeros(count, np.bool_)
+    if np.count_nonzero(np.abs(flat) <= FLOAT32_MAX) != len(flat):
+        wrong = np.count_nonzero(np.abs(scores) <= FLOAT32_MAX, axis=1) != widths
     reserved = np.array([model.reserved for model in table.models])[slots]
-    given = np.fromiter((row is not None for row in values), np.bool_, count)
-    wrong |= given & (reserved > 0) & (widths != reserved)
+    unlike = (reserved > 0) & (widths != reserved)
+    if unlike.any():
+        wrong |= unlike & np.array([row is not None for row in values])
     if widest > WIDEST:
         scores[widths > WIDEST] = np.nan
         scores = scores[:, :WIDEST]

@@ -61,13 +61,14 @@ class Intake:
     def predictions(self, piece: Piece) -> Predictions:
         """Return the sound predictions of a piece; the others are with the inspector's refusals."""
         events, features = self._decode(piece)
-        kept = np.fromiter((event is not None for event in events), np.bool_, len(events))
-        if not kept.all():
-            features = [raw for raw, event in zip(features, events, strict=True) if event is not None]
+        kept = np.arange(len(events))
+        if None in features:
+            kept = np.array([at for at, event in enumerate(events) if event is not None], np.int64)
+            features = [raw for raw in features if raw is not None]
             events = [event for event in events if event is not None]
         if not events:
             return no_predictions()
-        found, names = self._columns(piece, events, features, np.flatnonzero(kept))
+        found, names = self._columns(piece, events, features, kept)
         suspects = self._suspects(found[0], found[1:], names, piece)
         return self._judged(found[0], suspects, piece)
 
@@ -93,7 +94,7 @@ class Intake:
         self._names[model.name.encode()] = model.name
         return reader
 
-    def _decode(self, piece: Piece) -> tuple[list[Any], list[bytes]]:
+    def _decode(self, piece: Piece) -> tuple[list[Any], list[Any]]:
         values, keys, readers, limit = piece.source.values, piece.source.keys, self._readers, self.max_value_bytes
         packed, events, features = packed_decoder(), [], []
         for at in range(piece.start, piece.stop):
@@ -125,9 +126,11 @@ class Intake:
             features.append(raw)
         return events, features
 
-    def _columns(self, piece: Piece, events: list[Any], features: list[bytes], kept: Ints) -> tuple[Any, list[bool]]:
-        keys, places = piece.source.keys, (kept + piece.start).tolist()
-        readers = [self._readers[keys[at]] for at in places]  # type: ignore[index]
+    def _columns(self, piece: Piece, events: list[Any], features: list[Any], kept: Ints) -> tuple[Any, list[bool]]:
+        keys: list[Any] = piece.source.keys[piece.start : piece.stop]
+        if len(kept) != len(keys):
+            keys = [keys[at] for at in kept.tolist()]
+        readers = list(map(self._readers.__getitem__, keys))
         slots = np.array([reader.slot for reader in readers])
         stamps = np.array(piece.source.timestamps_ms[piece.start : piece.stop])[kept]
         ts, wrong_ts = times([event.ts for event in events], stamps)
@@ -174,21 +177,23 @@ class Intake:
         return rows.take(keep)
 
     def _label_columns(self, piece: Piece, events: list[Any]) -> Labels:
-        for row, event in enumerate(events):
-            if event is None:
-                events[row] = self.inspector.label(piece, piece.start + row)
-        kept = np.fromiter((event is not None for event in events), np.bool_, len(events))
-        at = np.flatnonzero(kept)
-        events = [event for event in events if event is not None]
+        odd = False
+        for row in [row for row, event in enumerate(events) if event is None]:
+            events[row] = self.inspector.label(piece, piece.start + row)
+            odd |= events[row] is None
+        at, keys = np.arange(len(events)), piece.source.keys[piece.start : piece.stop]
+        if odd:
+            at = np.array([row for row, event in enumerate(events) if event is not None], np.int64)
+            events, keys = [event for event in events if event is not None], [keys[row] for row in at.tolist()]
         if not events:
             return no_labels()
         models, values = [event.model for event in events], [event.label for event in events]
-        slots = np.array([self.table.slots.get(model, -1) for model in models])
+        known = self.table.slots
+        slots = np.array([known.get(model, -1) for model in models])
         stamps = np.array(piece.source.timestamps_ms[piece.start : piece.stop])[at]
         ts, wrong = times([event.ts for event in events], stamps)
         wrong |= self._odd_times(ts, stamps) | strange_labels(values)
-        keys, names = piece.source.keys, self._names
-        found = strange_names(models, [names.get(keys[place]) for place in (at + piece.start).tolist()])  # type: ignore[arg-type]
+        found = strange_names(models, list(map(self._names.get, keys)))
         if found:
             wrong |= np.array(found)
         rows = Labels(

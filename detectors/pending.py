@@ -81,16 +81,19 @@ class Pending:
         found = np.full(len(ids), -1, np.int64)
         if self.head == self.tail:
             return found
-        mask, active = len(self._table) - 1, np.arange(len(ids))
+        mask = len(self._table) - 1
         slots = (ids[:, 0] & np.uint64(mask)).astype(np.int64)
+        entries = self._table[slots]
+        active = np.flatnonzero(entries)
         while len(active):
-            entries = self._table[slots]
-            rows = entries.astype(np.int64) + (self._base - 1)
-            hit = (self._ids.take(rows & self._mask, axis=0) == ids[active]).all(axis=1)
-            hit &= (entries != 0) & (rows >= self.tail)
+            rows = entries[active].astype(np.int64) + (self._base - 1)
+            there, sought = self._ids.take(rows & self._mask, axis=0), ids[active]
+            hit = (there[:, 0] == sought[:, 0]) & (there[:, 1] == sought[:, 1]) & (rows >= self.tail)
             found[active[hit]] = rows[hit]
-            on = (entries != 0) & ~hit
-            active, slots = active[on], (slots[on] + 1) & mask
+            active = active[~hit]
+            slots[active] = (slots[active] + 1) & mask
+            entries[active] = self._table[slots[active]]
+            active = active[entries[active] != 0]
         return found
 
     def column(self, name: str, rows: Ints) -> NDArray[Any]:
