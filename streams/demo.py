@@ -27,7 +27,7 @@ from .demo_story import Story
 from .demo_tally import Sent, tally
 from .kafka import KafkaTransport
 from .memory import MemoryTransport
-from .player import PlayConfig, Player, Score, Stage
+from .player import PlayConfig, Player, Score, Service, Stage
 from .plot import Picture, draw
 from .table_file import Table
 from .topics import delete_topics, ensure_topics
@@ -75,6 +75,7 @@ def _play(
 ) -> tuple[Story, Score]:
     table, first_row, config, console = what
     with ExitStack() as stack:
+        service: Service
         if transport.name == "memory":
             service = stack.enter_context(memory_service(settings, transport))
         else:

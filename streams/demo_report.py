@@ -91,7 +91,8 @@ def drift_rows(outcome: Outcome) -> list[dict[str, Any]]:
 
 def job_rows(story: Story) -> list[dict[str, Any]]:
     """Return one object a job that was asked for, in the order asked."""
-    ends = {event.job_id: event for kind in (JobFinished, JobFailed) for event in story.of(kind)}
+    ends: dict[str, JobFinished | JobFailed] = {event.job_id: event for event in story.of(JobFailed)}
+    ends |= {event.job_id: event for event in story.of(JobFinished)}
     found = []
     for asked in {event.job_id: event for event in story.of(JobRequested)}.values():
         told: dict[str, Any] = {"job_id": asked.job_id, "recipe": asked.recipe, "outcome": "unfinished", "reasons": []}
