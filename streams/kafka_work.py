@@ -124,8 +124,14 @@ class KafkaWork:
         if self._fenced or self._held is None:
             return False
         self._serve(0)
-        # While the group rebalances nobody else has begun on the record yet.
-        return self._held is not None and (self._joining or self._is_ours(self._held))
+        if self._held is None or self._joining:
+            # While the group rebalances nobody else has begun on the record yet.
+            return self._held is not None
+        try:
+            return self._is_ours(self._held)
+        except BrokerUnavailable as problem:
+            log.warning("work goes on, whose it is will be asked again: %s", problem)
+            return True
 
     def finish(self, record: Record, outputs: Sequence[Outgoing]) -> bool:
         """Commit outputs and offset together; False: it belongs to another member and nothing was done.
@@ -260,8 +266,9 @@ class KafkaWork:
         if self._fenced or (record.topic, record.partition) not in self._owned:
             return False
         if self._recheck:
+            committed = self._committed(record)[0]
             self._recheck = False
-            if self._committed(record)[0] > record.offset:
+            if committed > record.offset:
                 self._done[record.topic, record.partition] = record.offset + 1
                 return False
         return record.offset >= self._done.get((record.topic, record.partition), 0)
