@@ -9,6 +9,7 @@ from driftloop.schemas.errors import SettingsInvalid
 from driftloop.settings import Settings
 from driftloop.streams.client_settings import (
     Membership,
+    OncePerMinute,
     base_properties,
     fetch_properties,
     member_properties,
@@ -74,3 +75,17 @@ def test_fetch_sizes_stay_within_the_memory_given() -> None:
 
 def test_an_address_is_shown_without_credentials() -> None:
     assert shown_address(Settings(kafka={"bootstrap.servers": "me:hush@a:1, b:2"})) == "a:1,b:2"
+
+
+def test_a_message_is_told_once_a_minute_whatever_its_numbers() -> None:
+    quiet = OncePerMinute()
+
+    def told(text: str, at: float) -> bool:
+        record = logging.LogRecord("n", logging.WARNING, "f", 1, text, None, None)
+        record.created = at
+        return quiet.filter(record)
+
+    assert told("connect to 127.0.0.1:9 failed after 1ms", 1000.0)
+    assert not told("connect to 127.0.0.1:9 failed after 27ms", 1059.0)
+    assert told("another thing", 1059.0)
+    assert told("connect to 127.0.0.1:9 failed after 3ms", 1061.0)
