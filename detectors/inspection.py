@@ -37,7 +37,7 @@ class Inspector:
         self.rules = Admission(config)
         self.refusals: list[tuple[int, int, DeadLetter]] = []
 
-    def prediction(self, piece: Piece, at: int) -> tuple[PredictionMade | None, bytes | None]:
+    def prediction(self, piece: Piece, at: int) -> tuple[PredictionMade | None, bytes]:
         """Return a sound prediction and its features in the layout of its model, which is learned where new; None where refused."""
         try:
             event = self._judge_prediction(piece, at)
@@ -46,7 +46,7 @@ class Inspector:
             self.refuse(piece, at, problem.disposition, str(problem))
         except FAULTS as fault:
             self.refuse(piece, at, "processing_error", f"{type(fault).__name__}: {fault}")
-        return None, None
+        return None, b""
 
     def sound_prediction(self, piece: Piece, at: int) -> bool:
         """Return True for a prediction that breaks no rule; refuse it otherwise."""

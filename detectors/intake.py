@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 from msgspec.structs import astuple
 
-from ..schemas.layouts import Decode, Layout, label_decoders, packed_decoder
+from ..schemas.layouts import Decode, Layout, label_decoders, packed_decoder, prediction_columns
 from .admission import FLOAT32_MAX, MAX_LABEL_BYTES, YEAR_2000_S
 from .checked_columns import (
     Wrong,
@@ -60,15 +60,13 @@ class Intake:
 
     def predictions(self, piece: Piece) -> Predictions:
         """Return the sound predictions of a piece; the others are with the inspector's refusals."""
-        events, features = self._decode(piece)
-        kept = np.arange(len(events))
-        if None in features:
-            kept = np.array([at for at, event in enumerate(events) if event is not None], np.int64)
-            features = [raw for raw in features if raw is not None]
-            events = [event for event in events if event is not None]
-        if not events:
+        rows, features, refused = self._decode(piece)
+        kept = np.arange(piece.stop - piece.start)
+        if refused:
+            kept = np.delete(kept, np.array(refused) - piece.start)
+        if not rows:
             return no_predictions()
-        found, names = self._columns(piece, events, features, kept)
+        found, names = self._columns(piece, rows, features, kept)
         suspects = self._suspects(found[0], found[1:], names, piece)
         return self._judged(found[0], suspects, piece)
 
@@ -94,9 +92,15 @@ class Intake:
         self._names[model.name.encode()] = model.name
         return reader
 
-    def _decode(self, piece: Piece) -> tuple[list[Any], list[Any]]:
+    def _decode(self, piece: Piece) -> tuple[list[tuple[Any, ...]], list[bytes], list[int]]:
+        """Return columns and features of each sound record, and the indices of the refused ones.
+
+        The event is let go at once: its memory is then still in the cache for the next one.
+        """
         values, keys, readers, limit = piece.source.values, piece.source.keys, self._readers, self.max_value_bytes
-        packed, events, features = packed_decoder(), [], []
+        packed, columns = packed_decoder(), prediction_columns
+        rows: list[tuple[Any, ...]] = []
+        features, refused = [], []
         for at in range(piece.start, piece.stop):
             value: Any = values[at]
             try:
@@ -120,38 +124,42 @@ class Intake:
                     raise Odd
             except REFUSED:
                 event, raw = self.inspector.prediction(piece, at)
-                if event is not None and keys[at] not in readers:
+                if event is None:
+                    refused.append(at)
+                    continue
+                if keys[at] not in readers:
                     self._know(self.table.slots[event.model])
-            events.append(event)
+            rows.append(columns(event))
             features.append(raw)
-        return events, features
+        return rows, features, refused
 
-    def _columns(self, piece: Piece, events: list[Any], features: list[Any], kept: Ints) -> tuple[Any, list[bool]]:
+    def _columns(self, piece: Piece, found: list[tuple[Any, ...]], features: list[bytes], kept: Ints) -> tuple[Any, list[bool]]:
         keys: list[Any] = piece.source.keys[piece.start : piece.stop]
         if len(kept) != len(keys):
             keys = [keys[at] for at in kept.tolist()]
+        models, versions, idents, seconds, outputs, scores_given, latencies = zip(*found, strict=True)
         readers = list(map(self._readers.__getitem__, keys))
         slots = np.array([reader.slot for reader in readers])
         stamps = np.array(piece.source.timestamps_ms[piece.start : piece.stop])[kept]
-        ts, wrong_ts = times([event.ts for event in events], stamps)
-        latency, wrong_latency = numbers([event.latency_ms for event in events])
-        scores, confidence, wrong_scores = columns_of_scores([event.scores for event in events], slots, self.table)
+        ts, wrong_ts = times(seconds, stamps)
+        latency, wrong_latency = numbers(latencies)
+        scores, confidence, wrong_scores = columns_of_scores(scores_given, slots, self.table)
         rows = Predictions(
             order=piece.order[kept],
             time_ms=piece.time_ms[kept],
             slot=slots,
-            version=np.array([event.version for event in events]),
+            version=np.array(versions),
             offset=np.array(piece.source.offsets[piece.start : piece.stop])[kept],
-            ids=hashed([event.prediction_id for event in events], self.table.hashes()[slots]),
+            ids=hashed(idents, self.table.hashes()[slots]),
             ts=ts,
             confidence=confidence,
             latency_ms=latency,
             scores=scores,
-            outputs=[event.output for event in events],
+            outputs=list(outputs),
             groups=groups_of(readers, features),
         )
         wrong = wrong_ts | wrong_latency | wrong_scores | self._odd_times(ts, stamps)
-        return (rows, wrong, kept), strange_names([event.model for event in events], [reader.model for reader in readers])
+        return (rows, wrong, kept), strange_names(list(models), [reader.model for reader in readers])
 
     def _odd_times(self, ts: Floats, stamps: Ints) -> Wrong:
         future = ts - stamps / 1000.0 > self.inspector.config.max_future_s

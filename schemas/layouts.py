@@ -29,10 +29,8 @@ Version = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
 
 _PREDICTION = {field.name: (field.type, field.default) for field in msgspec.structs.fields(PredictionMade)}
 _LABEL = {field.name: (field.type, field.default) for field in msgspec.structs.fields(LabelArrived)}
-PREDICTION_COLUMNS = ("model", "version", "prediction_id", "ts", "output", "scores", "latency_ms", "features")
-LABEL_COLUMNS = ("model", "prediction_id", "ts", "label")
+PREDICTION_COLUMNS = ("model", "version", "prediction_id", "ts", "output", "scores", "latency_ms")
 prediction_columns: Callable[[Any], tuple[Any, ...]] = attrgetter(*PREDICTION_COLUMNS)
-label_columns: Callable[[Any], tuple[Any, ...]] = attrgetter(*LABEL_COLUMNS)
 
 
 def _strict(name: str, source: dict[str, tuple[Any, Any]], types: dict[str, Any], tag: str) -> type[msgspec.Struct]:
