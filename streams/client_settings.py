@@ -15,6 +15,7 @@ READER_MEMORY_BYTES = 64 * MIB
 INSECURE = "insecure"
 QUIET_S = 60.0
 MAX_TOLD = 1_000
+HARMLESS = "Coordinator load in progress"
 
 log = logging.getLogger("driftloop.kafka")
 
@@ -27,8 +28,10 @@ class OncePerMinute(logging.Filter):
         self._told: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return False for a message told within the last minute."""
+        """Return False for a message told within the last minute, and for what a broker just started makes every client say."""
         text = re.sub(r"\d+", "", record.getMessage())
+        if HARMLESS in text:
+            return False
         if record.created - self._told.get(text, 0.0) < QUIET_S:
             return False
         if len(self._told) > MAX_TOLD:

@@ -89,3 +89,4 @@ def test_a_message_is_told_once_a_minute_whatever_its_numbers() -> None:
     assert not told("connect to 127.0.0.1:9 failed after 27ms", 1059.0)
     assert told("another thing", 1059.0)
     assert told("connect to 127.0.0.1:9 failed after 3ms", 1061.0)
+    assert not told("GETPID: Broker: Coordinator load in progress: retrying", 2000.0)
