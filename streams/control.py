@@ -17,7 +17,7 @@ from ..schemas.partitions import partition_of
 from ..schemas.records import Record
 from ..settings import Settings
 from .control_state import ControlState
-from .faust_settings import faust, faust_options, group_of
+from .faust_settings import App, faust_options, group_of
 from .kafka import KafkaTransport
 from .transport import Outgoing
 
@@ -36,7 +36,8 @@ class ControlAgents:
         self._app = app
         self._state = ControlState(settings)
         self._lock = asyncio.Lock()
-        self._stale = True
+        self._stale = threading.Event()
+        self._stale.set()
 
     async def handle(self, message: Any) -> None:
         """Take one record in; nothing it holds can end the agent."""
@@ -62,23 +63,25 @@ class ControlAgents:
 
     async def on_assigned(self) -> None:
         """Note that partitions may be new here."""
-        self._stale = True
+        self._stale.set()
 
     async def refresh(self) -> None:
         """Read the state back if it may be stale and send what is due; tries again until the broker answers."""
-        while self._stale and not self._app.should_stop:
+        while self._stale.is_set() and not self._app.should_stop:
             async with self._lock:
-                if not self._stale:
+                if not self._stale.is_set():
                     return
+                # Before the reading: partitions that come while it goes on make it stale again.
+                self._stale.clear()
                 try:
                     loop = asyncio.get_running_loop()
                     events = await loop.run_in_executor(None, self._state.read, KafkaTransport(self._settings))
                 except Exception as problem:  # noqa: BLE001 - whatever the client says, the next try may succeed
                     log.warning("reading the state back is tried again: %s", problem)
+                    self._stale.set()
                     await asyncio.sleep(RETRY_S)
                     continue
                 self._state.take(events)
-                self._stale = False
                 for model in sorted(self._state.models):
                     if self._owns(model):
                         await self._send_all(self._state.due(model))
@@ -96,14 +99,14 @@ class ControlAgents:
                 await self._app.producer.send_and_wait(one.topic, one.key, one.value, None, None, list(one.headers))
             except Exception as problem:  # noqa: BLE001 - what was not sent becomes due again
                 log.warning("sending to %s is tried again: %s", one.topic, problem)
-                self._stale = True
+                self._stale.set()
 
 
 def create_app(settings: Settings, slot: str = "0") -> Any:
     """Return the Faust app; must be called in the event loop it will run in. `app.driftloop` is its ControlAgents."""
-    app = faust.App(group_of(settings), **faust_options(settings, slot))
+    app = App(group_of(settings), **faust_options(settings, slot))
     agents = ControlAgents(settings, app)
-    app.driftloop = agents
+    app.driftloop = agents  # type: ignore[attr-defined,unused-ignore]
     for kind in ("drift", "jobs", "job-events"):
         _declare(app, settings.topic(kind), kind, agents.handle)
 
@@ -111,7 +114,7 @@ def create_app(settings: Settings, slot: str = "0") -> Any:
     async def assigned(*_: Any, **__: Any) -> None:
         await agents.on_assigned()
 
-    @app.timer(interval=TICK_S)  # type: ignore[misc,unused-ignore]
+    @app.timer(interval=TICK_S)  # type: ignore[misc,untyped-decorator,unused-ignore]
     async def tick() -> None:
         await agents.refresh()
 

@@ -1,0 +1,212 @@
+"""One attempt at a job: gather what it needs, run it in a child process, and turn the outcome into the events that publish or reject."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from ..compression.job import Job, ModelVersion, Outcome
+from ..compression.job_folder import ProgressLine, read_error, read_outcome, write_job
+from ..compression.store import ArtifactStore
+from ..schemas.errors import ArtifactInvalid, JobError, NotFound
+from ..schemas.events import (
+    Event,
+    JobFinished,
+    JobProgressed,
+    JobRequested,
+    ModelPromoted,
+    ModelRegistered,
+    ModelRejected,
+)
+from ..settings import Settings
+from .child_process import ChildProcess, Ended, Limits
+from .job_rows import read_rows
+from .registry import Registry, read_registry
+from .transport import Transport
+
+CHILD_MODULE = "driftloop.streams.job_child"
+MAX_EARLIER = 16
+POLL_S = 0.05
+log = logging.getLogger("driftloop.worker")
+
+
+class JobLost(Exception):
+    """Say that the job belongs to another worker, or that this one is stopping; nothing may be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """Be one attempt. `keep` returns False once the job is another's, `cancelled` True once it was taken back."""
+
+    settings: Settings
+    transport: Transport
+    request: JobRequested
+    keep: Callable[[], bool]
+    cancelled: Callable[[], bool]
+    tell: Callable[[Event], None]
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, began: float) -> list[Event]:
+        """Return the events that end the job; raises JobError and other DriftloopErrors, JobLost."""
+        request = self.request
+        registry = read_registry(self.transport, self.settings)
+        champion = registry.champion(request.model)
+        if champion is None:
+            raise JobError("error", f"model must have a champion to repair, got none called {request.model!r}")
+        job = self._gather(registry, champion)
+        with tempfile.TemporaryDirectory(prefix="driftloop-job-") as name:
+            folder = Path(name)
+            write_job(folder, job, self.settings.repair)
+            self._run_child(folder)
+            outcome = read_outcome(folder)
+        return self._publish(outcome, champion, time.monotonic() - began)
+
+    def _gather(self, registry: Registry, champion: ModelRegistered) -> Job:
+        request = self.request
+        store = ArtifactStore(self.settings.store.url)
+        found = read_rows(self.transport, self.settings, request, champion.signature)
+        if not len(found.rows):
+            raise JobError("error", f"rows must be there, got none with a label that fits (model {request.model})")
+        earlier = []
+        for version in registry.versions(request.model)[-MAX_EARLIER:]:
+            if version.version == champion.version or version.signature != champion.signature:
+                continue
+            try:
+                earlier.append(ModelVersion(version.version, version.digest, store.get(version.digest)))
+            except (NotFound, ArtifactInvalid) as problem:
+                log.warning("version %d of %s cannot be recalled: %s", version.version, request.model, problem)
+        return Job(
+            job_id=request.job_id,
+            model=request.model,
+            recipe=request.recipe,
+            champion=ModelVersion(champion.version, champion.digest, store.get(champion.digest)),
+            signature=champion.signature,
+            rows=found.rows,
+            old_rows=found.old_rows,
+            earlier=tuple(earlier),
+            options=request.options,
+            row_range=request.rows,
+        )
+
+    def _run_child(self, folder: Path) -> None:
+        worker = self.settings.worker
+        limits = Limits(timeout_s=worker.job_timeout_s, memory_bytes=worker.job_memory_bytes)
+        child = ChildProcess(CHILD_MODULE, [str(folder)], folder, limits)
+        latest, told, beat = ProgressLine(step="start", fraction=0.0), "", 0.0
+        try:
+            while (ended := child.wait(POLL_S)) is None:
+                for line in child.take_lines():
+                    latest = _progress(line, latest)
+                if self.stop.is_set() or not self.keep():
+                    raise JobLost
+                now = time.monotonic()
+                if latest.step != told or now - beat >= worker.heartbeat_s:
+                    told, beat = latest.step, now
+                    self._beat(latest)
+        finally:
+            child.stop()
+        if ended.reason != "ok":
+            raise _error(ended, read_error(folder), worker.job_timeout_s)
+
+    def _beat(self, line: ProgressLine) -> None:
+        if self.cancelled():
+            raise JobError("cancelled", "job was taken back while it ran")
+        fraction = min(1.0, max(0.0, line.fraction))
+        request = self.request
+        self.tell(
+            JobProgressed(
+                model=request.model, job_id=request.job_id, step=line.step[:200], fraction=fraction, message=line.message[:1000]
+            )
+        )
+
+    def _publish(self, outcome: Outcome, judged: ModelRegistered, duration_s: float) -> list[Event]:
+        """Return registration and promotion, or rejection, and the end of the job; the artifact is in the store before."""
+        request, verdict = self.request, outcome.verdict
+        registry = read_registry(self.transport, self.settings)
+        champion = registry.champion(request.model)
+        reasons, promoted = verdict.reasons, verdict.promoted
+        if promoted and (champion is None or (champion.version, champion.digest) != (judged.version, judged.digest)):
+            now = "none" if champion is None else f"version {champion.version}"
+            promoted, reasons = False, (f"champion must still be version {judged.version} it was judged against, got {now}",)
+        told: list[Event] = []
+        version = None
+        if promoted:
+            serving = self._serving(outcome, registry, judged, told)
+            version = serving.version
+            told.append(
+                ModelPromoted(
+                    model=request.model,
+                    version=serving.version,
+                    digest=serving.digest,
+                    reason=f"{outcome.arm}: " + "; ".join(reasons),
+                    previous_version=judged.version,
+                    job_id=request.job_id,
+                    metric=verdict.candidate,
+                )
+            )
+        else:
+            told.append(ModelRejected(model=request.model, reasons=reasons, job_id=request.job_id, verdict=verdict))
+        told.append(
+            JobFinished(
+                model=request.model,
+                job_id=request.job_id,
+                recipe=request.recipe,
+                outcome="promoted" if promoted else "rejected",
+                reasons=reasons,
+                duration_s=round(duration_s, 3),
+                version=version,
+                arm=outcome.arm,
+                arms=outcome.arms,
+                verdict=verdict,
+            )
+        )
+        return told
+
+    def _serving(self, outcome: Outcome, registry: Registry, judged: ModelRegistered, told: list[Event]) -> ModelRegistered:
+        versions = registry.versions(self.request.model)
+        if outcome.recalled_version is not None:
+            for known in versions:
+                if known.version == outcome.recalled_version:
+                    return known
+            raise JobError("error", f"recalled version must be registered, got {outcome.recalled_version}")
+        if outcome.onnx is None or outcome.manifest is None:
+            raise JobError("error", "a promoted outcome must hold a model and its manifest, got none")
+        stored = ArtifactStore(self.settings.store.url).put(outcome.onnx, outcome.manifest)
+        registered = ModelRegistered(
+            model=self.request.model,
+            version=registry.next_version(self.request.model),
+            digest=stored.digest,
+            uri=stored.uri,
+            size_bytes=stored.size_bytes,
+            signature=outcome.manifest.signature,
+            parent_version=judged.version,
+            job_id=self.request.job_id,
+            metric=outcome.verdict.candidate,
+        )
+        told.append(registered)
+        return registered
+
+
+def _progress(line: bytes, latest: ProgressLine) -> ProgressLine:
+    try:
+        return msgspec.json.decode(line, type=ProgressLine)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return latest
+
+
+def _error(ended: Ended, said: JobError | None, timeout_s: float) -> JobError:
+    if ended.reason == "timeout":
+        return JobError("timeout", f"job must end within {timeout_s:g} s, and was stopped")
+    if said is not None:
+        return said
+    if ended.reason == "memory":
+        return JobError("memory", f"job ran out of memory: {ended.tail[-500:]}")
+    how = f"was ended by signal {-ended.code}" if ended.code < 0 else f"exited with {ended.code}"
+    return JobError("crashed", f"job's process {how}: {ended.tail[-500:]}")

@@ -1,0 +1,180 @@
+"""The worker: one job after another, each in a child process, each ended in one transaction with what it publishes."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+
+from ..schemas import codecs
+from ..schemas.cloudevents import encode_event
+from ..schemas.dead_letters import DeadLetter, dead_letter_headers
+from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, EventInvalid, JobError
+from ..schemas.events import (
+    Cause,
+    Event,
+    JobCommand,
+    JobFailed,
+    JobFinished,
+    JobProgressed,
+    JobRequested,
+    JobStarted,
+)
+from ..schemas.records import Record
+from ..settings import Settings
+from .job_run import JobLost, JobRun
+from .job_view import JobView
+from .transport import Outgoing, Transport
+
+TAKE_S = 0.2
+RETRY_S = 2.0
+FLUSH_S = 5.0
+KEPT_IN_JOB_EVENTS = (JobStarted, JobProgressed, JobFinished, JobFailed)
+CAUSES: dict[str, Cause] = {cause: cause for cause in ("error", "timeout", "memory", "crashed", "cancelled")}
+log = logging.getLogger("driftloop.worker")
+
+
+class Worker:
+    """Take jobs from the jobs topic. A job that another start of this worker began is begun again, up to `worker.max_attempts`."""
+
+    def __init__(self, settings: Settings, transport: Transport) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._work = transport.work(settings.worker.group, settings.topic("jobs"), settings.worker.slot)
+        self._view = JobView(settings, transport)
+        self._sender = transport.sender()
+        self._stop = threading.Event()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; a job in hand is given up then and comes again. Raises Conflict once another has the slot."""
+        self._stop = stop
+        try:
+            while not stop.is_set():
+                try:
+                    self.step(TAKE_S)
+                except BrokerUnavailable as problem:
+                    log.warning("work is tried again in %g s: %s", RETRY_S, problem)
+                    stop.wait(RETRY_S)
+        finally:
+            self.close()
+
+    def step(self, timeout_s: float = 0.0) -> bool:
+        """Do one job if there is one; return False if there was none. Raises Conflict, BrokerUnavailable."""
+        record = self._work.take(timeout_s)
+        if record is None:
+            return False
+        try:
+            command = codecs.decode(record.value, JobCommand, f"{record.topic}[{record.partition}] offset {record.offset}")
+        except EventInvalid as problem:
+            log.warning("a record is no job: %s", problem)
+            self._work.finish(record, [self._dead_letter(record, problem)])
+            return True
+        if isinstance(command, JobRequested):
+            self._do(record, command)
+        else:
+            # Who waits for a job sees its cancellation through the view; the command itself asks for nothing.
+            self._work.finish(record, [])
+        return True
+
+    def close(self) -> None:
+        """Leave the group and let go of everything."""
+        self._view.close()
+        self._sender.close()
+        self._work.close()
+
+    def _do(self, record: Record, request: JobRequested) -> None:
+        self._view.refresh()
+        if request.job_id in self._view.ended:
+            self._work.finish(record, [])
+            return
+        try:
+            attempt = self._work.attempt(record)
+        except Conflict as problem:
+            log.info("job %s is another worker's: %s", request.job_id, problem)
+            return
+        began = time.monotonic()
+        try:
+            events = self._attempt(record, request, attempt, began)
+        except JobLost:
+            log.info("job %s is given up: it belongs to another worker or this one stops", request.job_id)
+            return
+        except BrokerUnavailable:
+            raise
+        except DriftloopError as problem:
+            kind = problem.kind if isinstance(problem, JobError) else "error"
+            events = [_failed(request, attempt, began, JobError(kind, str(problem)))]
+        except Exception as problem:
+            log.exception("job %s met a fault of ours", request.job_id)
+            events = [_failed(request, attempt, began, JobError("error", f"{type(problem).__name__}: {problem}"))]
+        self._end(record, request, attempt, events)
+
+    def _attempt(self, record: Record, request: JobRequested, attempt: int, began: float) -> list[Event]:
+        if request.job_id in self._view.cancelled:
+            raise JobError("cancelled", "job was taken back before it began")
+        if attempt > self._settings.worker.max_attempts:
+            raise JobError("crashed", f"job must end within {self._settings.worker.max_attempts} attempts: each ended its worker")
+        name = f"{socket.gethostname()}-{self._settings.worker.slot}"
+        self._tell(JobStarted(model=request.model, job_id=request.job_id, recipe=request.recipe, attempt=attempt, worker=name))
+        return JobRun(
+            settings=self._settings,
+            transport=self._transport,
+            request=request,
+            keep=self._work.keep,
+            cancelled=lambda: self._is_cancelled(request.job_id),
+            tell=self._tell,
+            stop=self._stop,
+        ).run(began)
+
+    def _end(self, record: Record, request: JobRequested, attempt: int, events: list[Event]) -> None:
+        try:
+            done = self._work.finish(record, [self._outgoing(event) for event in events])
+        except Conflict as problem:
+            log.error("job %s could not tell its outcome: %s", request.job_id, problem)
+            events = [_failed(request, attempt, time.monotonic(), JobError("error", str(problem)))]
+            done = self._work.finish(record, [self._outgoing(event) for event in events])
+        if not done:
+            log.info("job %s was ended by another worker", request.job_id)
+            return
+        self._view.ended.add(request.job_id)
+        log.info("job %s: %s", request.job_id, _said(events[-1]))
+
+    def _is_cancelled(self, job_id: str) -> bool:
+        self._view.refresh()
+        return job_id in self._view.cancelled
+
+    def _tell(self, event: Event) -> None:
+        """Tell of progress, outside the transaction: it may be seen of an attempt that fails later."""
+        self._sender.send(self._outgoing(event))
+        self._sender.flush(FLUSH_S)
+
+    def _outgoing(self, event: Event) -> Outgoing:
+        kind = "job-events" if isinstance(event, KEPT_IN_JOB_EVENTS) else "models"
+        return Outgoing(self._settings.topic(kind), *encode_event(event, time.time()))
+
+    def _dead_letter(self, record: Record, problem: EventInvalid) -> Outgoing:
+        letter = DeadLetter(
+            **{name: getattr(record, name) for name in record.__struct_fields__},
+            disposition=problem.disposition,
+            message=str(problem),
+        )
+        key = b"" if record.key is None else record.key
+        return Outgoing(self._settings.topic("jobs.dlq"), key, record.value, tuple(dead_letter_headers(letter)))
+
+
+def _failed(request: JobRequested, attempt: int, began: float, problem: JobError) -> JobFailed:
+    return JobFailed(
+        model=request.model,
+        job_id=request.job_id,
+        recipe=request.recipe,
+        cause=CAUSES.get(problem.kind, "error"),
+        message=str(problem)[:2000],
+        attempt=attempt,
+        duration_s=round(time.monotonic() - began, 3),
+    )
+
+
+def _said(event: Event) -> str:
+    if isinstance(event, JobFinished):
+        return f"{event.outcome} ({'; '.join(event.reasons)})"
+    return f"failed: {event.message}" if isinstance(event, JobFailed) else type(event).__name__

@@ -1,0 +1,89 @@
+"""The worker on the real broker: killed in the middle of a job, the job still ends once."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from driftloop.schemas.events import (
+    Event,
+    JobFinished,
+    JobProgressed,
+    JobStarted,
+    ModelPromoted,
+    ModelRegistered,
+)
+from driftloop.settings import Settings
+from driftloop.streams.kafka import KafkaTransport
+from driftloop.tests.worker_world import read, request, send, serve_a_champion, turn_the_concept
+
+pytestmark = pytest.mark.kafka
+
+WORKER = """
+import logging, signal, threading
+from driftloop.settings import load_settings
+from driftloop.streams.kafka import KafkaTransport
+from driftloop.streams.worker import Worker
+logging.basicConfig(level="INFO")
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+settings = load_settings()
+Worker(settings, KafkaTransport(settings)).run(stop)
+"""
+
+
+def start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    variables = {**environment, "DRIFTLOOP_REPAIR__MAX_LATENCY_RATIO": "100", "DRIFTLOOP_WORKER__HEARTBEAT_S": "0.1"}
+    return subprocess.Popen([sys.executable, "-c", WORKER], env=variables)
+
+
+def wait_for(settings: Settings, transport: KafkaTransport, kind: type[Event], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not any(isinstance(event, kind) for event in read(settings, transport, "job-events")):
+        assert time.monotonic() < deadline, f"no {kind.__name__} in time"
+        time.sleep(0.1)
+
+
+def test_a_worker_killed_in_the_middle_of_a_job_ends_it_once(topics: Settings, environment: dict[str, str]) -> None:
+    transport = KafkaTransport(topics)
+    serve_a_champion(topics, transport)
+    turn_the_concept(topics, transport)
+    send(topics, transport, "jobs", request(topics), request(topics))
+    first = start(environment)
+    try:
+        wait_for(topics, transport, JobProgressed)
+        children = psutil.Process(first.pid).children(recursive=True)
+        assert children, "the job runs in a child"
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE], "the child dies with the worker"
+    assert not any(isinstance(event, JobFinished) for event in read(topics, transport, "job-events"))
+    second = start(environment)
+    try:
+        wait_for(topics, transport, JobFinished)
+        wait_until_committed(topics, transport)
+    finally:
+        second.terminate()
+        assert second.wait(20) == 0
+    told = read(topics, transport, "job-events")
+    (finished,) = [event for event in told if isinstance(event, JobFinished)]
+    assert (finished.outcome, finished.version) == ("promoted", 2), finished.reasons
+    assert [event.attempt for event in told if isinstance(event, JobStarted)] == [1, 2]
+    models = read(topics, transport, "models")
+    assert [event.version for event in models if isinstance(event, ModelRegistered)] == [1, 2]
+    assert [event.version for event in models if isinstance(event, ModelPromoted)] == [1, 2]
+
+
+def wait_until_committed(settings: Settings, transport: KafkaTransport, timeout_s: float = 15.0) -> None:
+    """Wait until both requests lie behind the group's offset: the second one, of the same id, must have been passed over."""
+    deadline = time.monotonic() + timeout_s
+    topic = settings.topic("jobs")
+    ends = {part: end for part, end in transport.end_offsets(topic).items() if end}
+    while {part: at for part, at in transport.committed(settings.worker.group, topic).items() if part in ends} != ends:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,181 @@
+"""The worker over the memory transport: what it publishes, what it refuses, what it does once."""
+
+from pathlib import Path
+
+import pytest
+
+from driftloop.schemas.cloudevents import encode_event
+from driftloop.schemas.config import RepairConfig, StoreConfig, WorkerConfig
+from driftloop.schemas.events import (
+    Event,
+    JobCancelled,
+    JobFailed,
+    JobFinished,
+    JobProgressed,
+    JobStarted,
+    ModelPromoted,
+    ModelRegistered,
+    ModelRejected,
+)
+from driftloop.settings import Settings
+from driftloop.streams.memory import MemoryTransport
+from driftloop.streams.publishing import promote
+from driftloop.streams.registry import read_registry
+from driftloop.streams.transport import Outgoing
+from driftloop.streams.worker import Worker
+from driftloop.tests.worker_world import read, request, send, serve_a_champion, turn_the_concept
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        store=StoreConfig(url=str(tmp_path / "store")),
+        repair=RepairConfig(epochs=8, max_latency_ratio=100.0),
+        worker=WorkerConfig(heartbeat_s=0.1, job_timeout_s=60.0),
+    )
+
+
+def failure(settings: Settings, transport: MemoryTransport) -> JobFailed:
+    (failed,) = [event for event in read(settings, transport, "job-events") if not isinstance(event, JobStarted | JobProgressed)]
+    assert isinstance(failed, JobFailed)
+    return failed
+
+
+def test_a_turned_concept_is_repaired_and_published_once(settings: Settings) -> None:
+    transport = MemoryTransport()
+    serve_a_champion(settings, transport)
+    turn_the_concept(settings, transport)
+    send(settings, transport, "jobs", request(settings), request(settings))
+    worker = Worker(settings, transport)
+    assert worker.step()
+    assert worker.step()
+    assert not worker.step()
+    worker.close()
+    told = read(settings, transport, "job-events")
+    assert isinstance(told[0], JobStarted)
+    assert any(isinstance(event, JobProgressed) for event in told)
+    (finished,) = [event for event in told if isinstance(event, JobFinished)]
+    assert finished.outcome == "promoted", finished.reasons
+    assert finished.version == 2
+    registered, promoted = read(settings, transport, "models")[2:]
+    assert isinstance(registered, ModelRegistered)
+    assert isinstance(promoted, ModelPromoted)
+    assert (registered.version, registered.parent_version, registered.job_id) == (2, 1, "j1")
+    assert (promoted.digest, promoted.previous_version) == (registered.digest, 1)
+    champion = read_registry(transport, settings).champion("m")
+    assert champion is not None
+    assert champion.version == 2
+
+
+def test_a_champion_that_changed_meanwhile_is_not_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = MemoryTransport()
+    serve_a_champion(settings, transport)
+    turn_the_concept(settings, transport)
+    send(settings, transport, "jobs", request(settings), request(settings, "j2"))
+    worker = Worker(settings, transport)
+    worker.step()
+    keep = worker._work.keep
+    done: list[bool] = []
+
+    def keep_and_promote() -> bool:
+        if not done:
+            done.append(True)
+            promote(settings, transport, ("m", 1), "a person's word")
+        return keep()
+
+    monkeypatch.setattr(worker._work, "keep", keep_and_promote)
+    worker.step()
+    worker.close()
+    finished = [event for event in read(settings, transport, "job-events") if isinstance(event, JobFinished)]
+    assert finished[0].outcome == "promoted"
+    assert finished[1].outcome == "rejected"
+    assert isinstance(read(settings, transport, "models")[-1], ModelRejected)
+    champion = read_registry(transport, settings).champion("m")
+    assert champion is not None
+    assert champion.version == 1
+
+
+def test_jobs_that_cannot_be_done_fail_with_a_message(settings: Settings) -> None:
+    transport = MemoryTransport()
+    send(settings, transport, "jobs", request(settings, model="nobody"))
+    worker = Worker(settings, transport)
+    worker.step()
+    assert "nobody" in failure(settings, transport).message
+    serve_a_champion(settings, transport)
+    send(settings, transport, "jobs", request(settings, "j2"))
+    worker.step()
+    worker.close()
+    last = [event for event in read(settings, transport, "job-events") if event.model == "m"][-1]
+    assert isinstance(last, JobFailed)
+    assert last.message.startswith("rows must be there")
+
+
+def test_an_unknown_recipe_and_a_lost_artifact_fail(settings: Settings, tmp_path: Path) -> None:
+    transport = MemoryTransport()
+    serve_a_champion(settings, transport)
+    turn_the_concept(settings, transport, rows=100)
+    send(settings, transport, "jobs", request(settings, recipe="magic"))
+    worker = Worker(settings, transport)
+    worker.step()
+    assert "recipe must be one of" in failure(settings, transport).message
+    for file in (tmp_path / "store").rglob("model.onnx"):
+        file.unlink()
+    send(settings, transport, "jobs", request(settings, "j2"))
+    worker.step()
+    worker.close()
+    last = read(settings, transport, "job-events")[-1]
+    assert isinstance(last, JobFailed)
+    assert "is not in" in last.message
+
+
+def test_a_job_past_its_time_is_stopped(settings: Settings) -> None:
+    transport = MemoryTransport()
+    serve_a_champion(settings, transport)
+    turn_the_concept(settings, transport)
+    short = settings.model_copy(update={"worker": WorkerConfig(job_timeout_s=0.5)})
+    send(settings, transport, "jobs", request(settings))
+    worker = Worker(short, transport)
+    worker.step()
+    worker.close()
+    assert (failure(settings, transport).cause, len(read(settings, transport, "models"))) == ("timeout", 2)
+
+
+def test_a_cancelled_job_never_begins(settings: Settings) -> None:
+    transport = MemoryTransport()
+    send(settings, transport, "jobs", request(settings), JobCancelled(model="m", job_id="j1"))
+    worker = Worker(settings, transport)
+    assert worker.step()
+    assert worker.step()
+    worker.close()
+    assert failure(settings, transport).cause == "cancelled"
+
+
+def test_a_job_that_ends_its_worker_again_and_again_is_given_up(settings: Settings) -> None:
+    transport = MemoryTransport()
+    send(settings, transport, "jobs", request(settings))
+    for _ in range(settings.worker.max_attempts):
+        work = transport.work(settings.worker.group, settings.topic("jobs"), "0")
+        record = work.take(0.1)
+        assert record is not None
+        work.attempt(record)
+        work.close()
+    worker = Worker(settings, transport)
+    worker.step()
+    worker.close()
+    assert (failure(settings, transport).cause, failure(settings, transport).attempt) == ("crashed", 4)
+
+
+def test_what_is_no_job_is_set_aside(settings: Settings) -> None:
+    transport = MemoryTransport()
+    event: Event = request(settings, "j1", model="nobody")
+    key, _, headers = encode_event(event, 0.0)
+    for value in (b"", b"{", None, b'{"type":"job_requested","model":"m"}'):
+        transport.sender().send(Outgoing(settings.topic("jobs"), key, value, headers))
+    send(settings, transport, "jobs", event)
+    worker = Worker(settings, transport)
+    while worker.step():
+        pass
+    worker.close()
+    reader = transport.reader([settings.topic("jobs.dlq")])
+    assert [record.value for record in reader.poll(10, 0.1)] == [b"", b"{", None, b'{"type":"job_requested","model":"m"}']
+    assert isinstance(read(settings, transport, "job-events")[-1], JobFailed)
