@@ -207,11 +207,11 @@ class Flow:
         any_missing = bool(some.any())
         means, scores = self.bank.judge(sums, missing if any_missing else None, lanes)
         rows = self.bank.block_rows[lanes]
-        present = (
-            [None] * len(row)
-            if not any_missing
-            else [counts if gap else None for counts, gap in zip(rows[:, None] - missing, some.tolist(), strict=True)]
-        )
+        present: list[Ints | None] = [None] * len(row)
+        if any_missing:
+            counts = rows[:, None] - missing
+            for at in np.flatnonzero(some).tolist():
+                present[at] = counts[at]
         last = zip(feed.offset[row].tolist(), feed.label_offset[row].tolist(), feed.ts[row].tolist(), strict=True)
         return [Block(*one) for one in zip(means, present, scores, rows.tolist(), first, row.tolist(), last, strict=True)]
 

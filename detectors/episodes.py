@@ -6,6 +6,7 @@ An episode outlives the version it began with: labelled rows of any version of t
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import msgspec
@@ -100,9 +101,12 @@ class EpisodeBook:
         events: list[DriftEvent] = []
         known = self.open.get(alarm.signal)
         if known is not None:
-            if known.version == tip.version or not known.on_labels:
+            same = known.version == tip.version or not known.on_labels
+            if same:
                 known.after_sum, known.after_rows = alarm.after, 1
-            back = known.version == tip.version and abs(alarm.after - known.before) < RECOVERED_SD * known.row_sd
+            # Few rows lie behind the mean after an alarm: it is back where its own error allows it.
+            close = max(RECOVERED_SD, 3.0 / math.sqrt(alarm.after_rows)) * known.row_sd
+            back = same and abs(alarm.after - known.before) < close
             known.labelled = labelled_now
             events.append(self.close(tip.model, known, "recovered" if back else "superseded", tip.position))
             if back:

@@ -24,7 +24,7 @@ def lane_state(lane: Lane) -> Any:
         lane.since,
         [_warm_up_state(warm_up) for warm_up in lane.warm_ups],
         (
-            *(history.count, len(kept), b"".join(entry[0].tobytes() for entry in kept)),
+            *(history.count, len(kept), np.concatenate([entry[0] for entry in kept]).tobytes() if kept else b""),
             *([None if entry[1] is None else entry[1].tobytes() for entry in kept], [entry[2:] for entry in kept]),
         ),
     )

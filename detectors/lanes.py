@@ -62,7 +62,8 @@ class Place:
 class Alarm:
     """Say that a signal changed: raw means before and after, the effect in sd of a row, and where.
 
-    `start` is the first row that certainly lies after the change, `rows` how many rows of the lane do, the tipping one included.
+    `start` is the first row that most likely lies after the change, `rows` how many rows of the lane do, the tipping one included;
+    `after_rows` lie behind the mean after.
     """
 
     signal: str
@@ -76,6 +77,7 @@ class Alarm:
     start: Place
     reference: Place
     rows: int
+    after_rows: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +262,7 @@ class Lane:
             start=places[split.latest + 1],
             reference=places[split.at - reach],
             rows=after,
+            after_rows=split.rows_after,
         )
 
     def effects_since(self, offset: int, least_blocks: int) -> dict[str, float]:

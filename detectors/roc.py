@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from .columns import Floats, Ints
 
-BINS = 256
+BINS = 512
 HALF = BINS // 2
-_MANTISSA_BITS = 19
+_MANTISSA_BITS = 18
 _HALF_BITS = int(np.float32(0.5).view(np.int32)) >> _MANTISSA_BITS
-_FINE = 32
+_FINE = 64
 
 
 def score_bins(scores: Floats) -> Ints:
-    """Return the bin of each score, rising with the score: 16 to an octave of min(s, 1 - s) above 1/8, 8 to an octave down to 2^-14.
+    """Return the bin of each score, rising with the score: 32 to an octave of min(s, 1 - s) above 1/8, 8 to an octave down to 2^-27.
 
     The bin follows from the bits of the number, so that every machine agrees; scores beyond [0, 1] count as 0 or 1.
     """
@@ -23,7 +23,7 @@ def score_bins(scores: Floats) -> Ints:
     low = inside < 0.5
     near = np.where(low, inside, 1.0 - inside).astype(np.float32)
     far = _HALF_BITS - (near.view(np.int32) >> _MANTISSA_BITS)
-    far = np.where(far < _FINE, far, _FINE + (far - _FINE) // 2)
+    far = np.where(far < _FINE, far, _FINE + (far - _FINE) // 4)
     far = np.minimum(far, HALF - 1).astype(np.int64)
     found: Ints = np.where(low, HALF - 1 - far, HALF + far)
     return found
