@@ -76,7 +76,7 @@ def _play(
     table, first_row, config, console = what
     with ExitStack() as stack:
         service: Service
-        if transport.name == "memory":
+        if isinstance(transport, MemoryTransport):
             service = stack.enter_context(memory_service(settings, transport))
         else:
             service = stack.enter_context(service_process(settings, config.plot.parent / "service.log"))

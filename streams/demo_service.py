@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from ..schemas.errors import DriftloopError
 from ..settings import FILE_VARIABLE, PREFIX, Settings
 from .control_loop import ControlLoop
+from .memory import MemoryTransport
 from .memory_plane import MemoryPlane
-from .transport import Transport
 from .worker import Worker
 
 STOP_TIMEOUT_S = 20.0
@@ -58,12 +58,13 @@ class ServiceProcess:
 
 
 @contextmanager
-def memory_service(settings: Settings, transport: Transport) -> Iterator[SteppedService]:
+def memory_service(settings: Settings, transport: MemoryTransport) -> Iterator[SteppedService]:
     """Run monitor, control plane and worker over the memory transport, stepped by the player."""
     plane, control, worker = MemoryPlane(settings, transport), ControlLoop(settings, transport), Worker(settings, transport)
     try:
         yield SteppedService([plane, control, worker])
     finally:
+        plane.close()
         control.close()
         worker.close()
 

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..detectors.effects import Effects
+from ..detectors.metrics import metrics, positive_class
 from ..detectors.monitor import Monitor
 from ..schemas import topics
 from ..schemas.codecs import encode_msgpack
 from ..schemas.config import MonitorConfig
 from ..schemas.dead_letters import DeadLetter
 from ..schemas.errors import DriftloopError, EventInvalid
-from ..schemas.events import DriftClosed, DriftOpened, DriftUpdated, FeatureValue, LabelArrived, MetricsComputed, PredictionMade
+from ..schemas.events import DriftClosed, DriftOpened, DriftUpdated, FeatureValue, LabelArrived, PredictionMade
 from ..schemas.records import Batch, Slice
 from .event_lines import tell
 from .table_file import PEEK_ROWS, CsvFile, CsvRow, column_type, open_csv, parse_feature, parse_scalar, read_lines
@@ -63,14 +64,14 @@ class Dropped(NamedTuple):
 
 @dataclass(slots=True)
 class Replay:
-    """Hold what a replay counted; `metrics` maps "model version" to the newest MetricsComputed."""
+    """Hold what a replay counted; `metrics` has one object a version, over all its joined rows."""
 
     rows: int = 0
     records: Counter[str] = field(default_factory=Counter)
     drift: Counter[str] = field(default_factory=Counter)
     dead_lettered: Counter[str] = field(default_factory=Counter)
     counters: Counter[str] = field(default_factory=Counter)
-    metrics: dict[tuple[str, int], MetricsComputed] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
     episodes: list[dict[str, Any]] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
@@ -83,11 +84,7 @@ class Replay:
             "dead_lettered": dict(sorted(self.dead_lettered.items())),
             "drift": {name: self.drift[name] for name in ("drift_opened", "drift_updated", "drift_closed")},
             "episodes": self.episodes,
-            "metrics": [
-                {"model": model, "version": version, "task": newest.task, "rows": newest.total_rows}
-                | {"label_coverage": newest.label_coverage, "total": dict(newest.total)}
-                for (model, version), newest in sorted(self.metrics.items())
-            ],
+            "metrics": self.metrics,
         }
 
 
@@ -113,6 +110,7 @@ class Replayer:
             self._take(self._monitor.process(self._batch(batch)))
         if not self.replay.records.total():
             raise DriftloopError(f"file must have at least one event, got none ({self._config.path})")
+        self.replay.metrics = final_metrics(self._monitor)
         return self.replay
 
     def _batch(self, lines: list[Line]) -> Batch:
@@ -148,8 +146,6 @@ class Replayer:
         for event in effects.events:
             if isinstance(event, DriftOpened | DriftUpdated | DriftClosed):
                 self._tell_drift(event)
-            elif isinstance(event, MetricsComputed):
-                self.replay.metrics[event.model, event.version] = event
 
     def _tell_drift(self, event: DriftOpened | DriftUpdated | DriftClosed) -> None:
         if isinstance(event, DriftOpened):
@@ -180,6 +176,21 @@ class Replayer:
     def _row(self, topic: str, offset: int) -> int | None:
         known = self._rows.get(topic.removeprefix(self._config.prefix))
         return known[offset] if known is not None and 0 <= offset < len(known) else None
+
+
+def final_metrics(monitor: Monitor) -> list[dict[str, Any]]:
+    """Return the metrics of every version over all its joined rows, those of the unfinished window with them, which ends it."""
+    watch, found = monitor.watch, []
+    for slot, version in enumerate(watch.roster.by_slot):
+        if slot in watch.roster.free:
+            continue
+        _, total = watch.scores.turn(slot)
+        task = monitor.table.task(version.model)
+        positive = positive_class(total, monitor.table.classes(version.model)) if task == "classification" else None
+        told: dict[str, Any] = {"model": monitor.table.name(version.model), "version": version.number, "task": task}
+        told |= {"predictions": version.predictions, "rows": total.rows}
+        found.append(told | {"total": metrics(task, total, positive) if total.rows else {}})
+    return sorted(found, key=lambda one: (one["model"], one["version"]))
 
 
 def replay_file(
