@@ -1,8 +1,12 @@
 """A client in no language of ours: kcat writes predictions and labels as plain JSON, and reads what driftloop says."""
 
 import json
+import random
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -14,6 +18,7 @@ from driftloop.settings import Settings
 from driftloop.streams.kafka import KafkaTransport
 
 WAIT_S = 60.0
+ROWS, CHANGE_ROW = 2_400, 1_400
 
 
 @pytest.fixture
@@ -21,7 +26,7 @@ def kcat(need_command: Callable[[str, str], str]) -> str:
     return need_command("kcat", "kcat")
 
 
-def kcat_produce(kcat: str, settings: Settings, kind: str, events: Iterable[tuple[str, dict[str, object]]]) -> None:
+def kcat_produce(kcat: str, settings: Settings, kind: str, events: Iterable[tuple[str, dict[str, Any]]]) -> None:
     """Send (key, event) pairs as lines of `key|json`."""
     lines = "".join(f"{key}|{json.dumps(event)}\n" for key, event in events)
     order = [
@@ -39,7 +44,7 @@ def kcat_produce(kcat: str, settings: Settings, kind: str, events: Iterable[tupl
     subprocess.run(order, input=lines, text=True, capture_output=True, timeout=WAIT_S, check=True)
 
 
-def kcat_read(kcat: str, settings: Settings, kind: str) -> list[dict[str, object]]:
+def kcat_read(kcat: str, settings: Settings, kind: str) -> list[dict[str, Any]]:
     """Return every committed event of a topic."""
     order = [
         kcat,
@@ -89,3 +94,33 @@ def test_plain_json_from_kcat_is_a_prediction_and_a_label(kcat: str, topics: Set
     arrived = [decode(record.value, LabelArrived, "") for record in read(topics, "labels")]
     assert {(event.prediction_id, event.label) for event in arrived} == {(event["prediction_id"], 0) for _, event in made}
     assert len(kcat_read(kcat, topics, "predictions")) == len(made)
+
+
+@pytest.mark.kafka
+def test_kcat_reads_the_drift_that_its_own_events_tell_of(kcat: str, topics: Settings) -> None:
+    plane = pytest.importorskip("driftloop.streams.data_plane").DataPlane(topics)
+    chance = random.Random(7)
+    made, labels = [], []
+    for row in range(ROWS):
+        label = row % 2
+        wrong = chance.random() < (0.05 if row < CHANGE_ROW else 0.6)
+        event = {"model": "fraud", "version": 1, "prediction_id": str(row), "output": 1 - label if wrong else label}
+        made.append(("fraud", {**event, "features": {"a": chance.gauss(0, 1)}}))
+        labels.append(("fraud", {"model": "fraud", "prediction_id": str(row), "label": label}))
+    kcat_produce(kcat, topics, "predictions", made)
+    kcat_produce(kcat, topics, "labels", labels)
+    stop = threading.Event()
+    thread = threading.Thread(target=plane.run, args=(stop,))
+    thread.start()
+    opened: list[dict[str, Any]] = []
+    deadline = time.monotonic() + WAIT_S
+    try:
+        while not opened and time.monotonic() < deadline:
+            opened = [event for event in kcat_read(kcat, topics, "drift") if event["type"] == "drift_opened"]
+    finally:
+        stop.set()
+        thread.join(WAIT_S)
+    (episode,) = [event for event in opened if event["signal"] == "error"]
+    assert (episode["model"], episode["version"], episode["direction"]) == ("fraud", 1, "worse")
+    assert episode["change_point"]["topic"] == topics.topic("predictions")
+    assert abs(episode["change_point"]["offset"] - CHANGE_ROW) <= 100
