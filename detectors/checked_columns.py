@@ -61,7 +61,7 @@ def columns_of_scores(values: Sequence[list[float] | None], slots: Ints, table: 
     count = len(values)
     if values.count(None) == count:
         return np.full((count, 0), np.nan), np.full(count, np.nan), np.zeros(count, np.bool_)
-    rows = [() if row is None else row for row in values] if None in values else values
+    rows: Sequence[Any] = [() if row is None else row for row in values] if None in values else values
     widths = np.array(list(map(len, rows)))
     widest = int(widths.max())
     flat = np.array(list(chain.from_iterable(rows)), np.float64)
@@ -143,7 +143,7 @@ def _unlike(values: list[Any], slots: Ints, table: ModelTable, known: tuple[list
     found = {KINDS[kind] for kind in set(types)}
     mine = np.array([KIND_CODES[model.kind] for model in table.models], np.int64)[slots]
     if len(found) == 1:
-        wrong = mine != KIND_CODES[found.pop()]
+        wrong: Wrong = mine != KIND_CODES[found.pop()]
     else:
         wrong = mine != np.fromiter((KIND_CODES[KINDS[kind]] for kind in types), np.int64, count)
     lookups, spans = known

@@ -73,11 +73,12 @@ class Intake:
     def labels(self, piece: Piece) -> Labels:
         """Return the sound labels of a piece; the others are with the inspector's refusals."""
         json, msgpack, packed = label_decoders()
-        values, limit, events = piece.source.values, min(self.max_value_bytes, MAX_LABEL_BYTES), []
+        values: list[Any] = piece.source.values
+        limit, events = min(self.max_value_bytes, MAX_LABEL_BYTES), []
         for at in range(piece.start, piece.stop):
             value = values[at]
             try:
-                first = value[0]  # type: ignore[index]
+                first = value[0]
                 decode = json if first == 0x7B else packed if 0x90 <= first <= 0x9F else msgpack
                 events.append(decode(value) if len(value) <= limit else None)
             except REFUSED:
@@ -97,14 +98,16 @@ class Intake:
 
         The event is let go at once: its memory is then still in the cache for the next one.
         """
-        values, keys, readers, limit = piece.source.values, piece.source.keys, self._readers, self.max_value_bytes
+        readers, limit = self._readers, self.max_value_bytes
+        values: list[Any] = piece.source.values
+        keys: list[Any] = piece.source.keys
         packed, columns = packed_decoder(), prediction_columns
         rows: list[tuple[Any, ...]] = []
         features, refused = [], []
         for at in range(piece.start, piece.stop):
-            value: Any = values[at]
+            value = values[at]
             try:
-                json, msgpack, layout, _, _ = readers[keys[at]]  # type: ignore[index]
+                json, msgpack, layout, _, _ = readers[keys[at]]
                 first = value[0]
                 if first == 0x7B:
                     event = json(value)
@@ -189,7 +192,8 @@ class Intake:
         for row in [row for row, event in enumerate(events) if event is None]:
             events[row] = self.inspector.label(piece, piece.start + row)
             odd |= events[row] is None
-        at, keys = np.arange(len(events)), piece.source.keys[piece.start : piece.stop]
+        at = np.arange(len(events))
+        keys: list[Any] = piece.source.keys[piece.start : piece.stop]
         if odd:
             at = np.array([row for row, event in enumerate(events) if event is not None], np.int64)
             events, keys = [event for event in events if event is not None], [keys[row] for row in at.tolist()]

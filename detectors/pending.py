@@ -73,7 +73,7 @@ class Pending:
     @property
     def size_bytes(self) -> int:
         """Return the bytes of all columns and the table."""
-        arrays = [self._ids, self._marks, self._scores, self._table, *self._columns.values()]
+        arrays: list[NDArray[Any]] = [self._ids, self._marks, self._scores, self._table, *self._columns.values()]
         return sum(array.nbytes for array in arrays)
 
     def find(self, ids: Ids) -> Ints:
@@ -138,7 +138,7 @@ class Pending:
     def index(self, rows: Ints) -> None:
         """Make rows findable by their ids, which must be distinct and not held yet."""
         if self._used + len(rows) > MAX_LOAD * len(self._table) or self.head - self._base > 2**32 - 2:
-            self._rebuild(rows)
+            self._rebuild()
         else:
             self._insert(rows)
 
@@ -182,7 +182,7 @@ class Pending:
     def reindex(self) -> None:
         """Make all rows findable."""
         self._ids[np.flatnonzero(self._marks == SUPERSEDED)] = 0
-        self._rebuild(np.empty(0, np.int64))
+        self._rebuild()
 
     def _reserve(self, count: int) -> None:
         capacity = self._mask + 1
@@ -199,8 +199,8 @@ class Pending:
             self._columns[name] = _moved(self._columns[name], old, new, capacity)
         self._mask = capacity - 1
 
-    def _rebuild(self, rows: Ints) -> None:
-        """Fill a new table from the ring; `rows` are those not indexed so far, told only where the ring holds older rows of their ids."""
+    def _rebuild(self) -> None:
+        """Fill a new table from the ring."""
         capacity = len(self._table)
         while len(self) > START_LOAD * capacity:
             capacity *= 2
@@ -237,7 +237,7 @@ def _moved(array: NDArray[Any], old: Ints, new: Ints, capacity: int) -> NDArray[
 
 
 def fingerprints(values: Floats) -> Marks:
-    """Return an eighth-bit fingerprint of each number, never WAITING or SUPERSEDED; 0.0 and -0.0 are one number."""
+    """Return a fingerprint of eight bits of each number, never WAITING or SUPERSEDED; 0.0 and -0.0 are one number."""
     bits = (values + 0.0).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     bits ^= bits >> np.uint64(29)
     bits *= np.uint64(0xBF58476D1CE4E5B9)

@@ -55,19 +55,20 @@ class Predictions:
             kept = keep[rows]
             if kept.any():
                 groups.append((layout, places[rows[kept]], values[kept]))
-        columns = (
-            self.order,
-            self.time_ms,
-            self.slot,
-            self.version,
-            self.offset,
-            self.ids,
-            self.ts,
-            self.confidence,
-            self.latency_ms,
+        return Predictions(
+            order=self.order[keep],
+            time_ms=self.time_ms[keep],
+            slot=self.slot[keep],
+            version=self.version[keep],
+            offset=self.offset[keep],
+            ids=self.ids[keep],
+            ts=self.ts[keep],
+            confidence=self.confidence[keep],
+            latency_ms=self.latency_ms[keep],
+            scores=self.scores[keep],
+            outputs=[self.outputs[at] for at in np.flatnonzero(keep).tolist()],
+            groups=groups,
         )
-        outputs = [self.outputs[at] for at in np.flatnonzero(keep).tolist()]
-        return Predictions(*(column[keep] for column in columns), self.scores[keep], outputs, groups)
 
 
 @dataclass(slots=True)
@@ -88,8 +89,15 @@ class Labels:
 
     def take(self, keep: NDArray[np.bool_]) -> Labels:
         """Return the rows where `keep` is True."""
-        columns = (self.order, self.time_ms, self.slot, self.offset, self.ids, self.at)
-        return Labels(*(column[keep] for column in columns), [self.values[at] for at in np.flatnonzero(keep).tolist()])
+        return Labels(
+            order=self.order[keep],
+            time_ms=self.time_ms[keep],
+            slot=self.slot[keep],
+            offset=self.offset[keep],
+            ids=self.ids[keep],
+            at=self.at[keep],
+            values=[self.values[at] for at in np.flatnonzero(keep).tolist()],
+        )
 
 
 def no_predictions() -> Predictions:
