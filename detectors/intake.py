@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import xxhash
@@ -94,13 +94,9 @@ class Intake:
         return reader
 
     def _decode(self, piece: Piece) -> tuple[list[tuple[Any, ...]], list[bytes], list[int]]:
-        """Return columns and features of each sound record, and the indices of the refused ones.
-
-        The event is let go at once: its memory is then still in the cache for the next one.
-        """
+        """Return columns and features of each sound record, and the indices of the refused ones."""
         readers, limit = self._readers, self.max_value_bytes
-        values: list[Any] = piece.source.values
-        keys: list[Any] = piece.source.keys
+        values, keys = cast(list[bytes], piece.source.values), cast(list[bytes], piece.source.keys)
         packed, columns = packed_decoder(), prediction_columns
         rows: list[tuple[Any, ...]] = []
         features, refused = [], []
@@ -132,6 +128,7 @@ class Intake:
                     continue
                 if keys[at] not in readers:
                     self._know(self.table.slots[event.model])
+            # The event is let go at once: its memory is then still in the cache for the next one.
             rows.append(columns(event))
             features.append(raw)
         return rows, features, refused
@@ -218,11 +215,7 @@ class Intake:
             values=values,
         )
         bad = [row for row in np.flatnonzero(wrong).tolist() if self.inspector.label(piece, piece.start + int(at[row])) is None]
-        if not bad:
-            return rows
-        keep = np.ones(len(rows), np.bool_)
-        keep[bad] = False
-        return rows.take(keep)
+        return rows if not bad else rows.take(~np.isin(np.arange(len(rows)), bad))
 
     def _name_hashes(self, models: list[str], slots: Ints) -> Ids:
         if len(self.table) and slots.min() >= 0:
