@@ -101,7 +101,7 @@ class Builder:
         """Return the name of input `index`, which must be given."""
         if not self.has(node, index):
             raise ModelUnsupported(f"{describe(node)}: input {index} is missing")
-        return node.input[index]
+        return str(node.input[index])
 
     def rank(self, node: NodeProto, index: int) -> int:
         """Return the number of dimensions of input `index`, batch included."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from ..schemas.errors import ArtifactInvalid, ModelUnsupported
@@ -69,7 +69,7 @@ TRAINABLE_OPS = frozenset(
 SERVABLE_OPS = TRAINABLE_OPS | {"QuantizeLinear", "DequantizeLinear"}
 DOMAINS = ("", "ai.onnx")
 OPSETS = range(13, 24)
-_ITEM_BYTES = {
+_ITEM_BYTES: dict[int, int] = {
     TensorProto.FLOAT: 4,
     TensorProto.DOUBLE: 8,
     TensorProto.FLOAT16: 2,
@@ -192,7 +192,7 @@ def clean(model: ModelProto) -> bytes:
     graph.name = "driftloop"
     model.metadata_props.add(key="driftloop.format", value="1")
     try:
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
     except (EncodeError, ValueError) as problem:
         raise ArtifactInvalid(f"model must fit into one file of 2 GB: {problem}") from problem
 
@@ -241,7 +241,8 @@ def _constant_tensor(node: NodeProto, held: dict[str, TensorProto]) -> TensorPro
         raise ModelUnsupported(f"{describe(node)} must have one attribute, got {len(node.attribute)}")
     attribute = node.attribute[0]
     if attribute.name == "value":
-        return attribute.t
+        held_inside: TensorProto = attribute.t
+        return held_inside
     if attribute.name in ("value_float", "value_floats"):
         numbers = [attribute.f] if attribute.name == "value_float" else list(attribute.floats)
         shape = [] if attribute.name == "value_float" else [len(numbers)]

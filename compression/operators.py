@@ -107,9 +107,10 @@ def _flatten(builder: Builder, node: NodeProto) -> fx.Node:
 
 
 def _reshape(builder: Builder, node: NodeProto) -> fx.Node:
-    if builder.attributes(node, allowzero=0)["allowzero"]:
-        raise ModelUnsupported(f"{describe(node)}: allowzero must be 0")
+    allow_zero = builder.attributes(node, allowzero=0)["allowzero"]
     shape = [int(size) for size in builder.constant(node, 1)]
+    if allow_zero and 0 in shape:
+        raise ModelUnsupported(f"{describe(node)}: allowzero must be 0 where the shape has a 0, got {shape}")
     if not shape or shape[0] > 0:
         raise ModelUnsupported(f"{describe(node)}: the shape must leave the batch open, got {shape}")
     return builder.call(reshape, builder.argument(node, 0), shape)

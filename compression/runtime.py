@@ -66,11 +66,12 @@ def outcomes(scores: Floats, rows: Rows, task: str) -> NDArray[np.float64]:
 
     A row whose scores are not finite is wrong; as a number it counts as ten times the widest label.
     """
-    finite = np.isfinite(scores).all(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(scores).all(axis=1))
     if task == "classification":
-        return ((np.where(finite[:, None], scores, 0).argmax(axis=1) == rows.labels) & finite).astype(np.float64)
+        right = np.where(finite[:, None], scores, 0).argmax(axis=1) == rows.labels
+        return np.asarray(right & finite, np.float64)
     worst = 10 * float(np.abs(rows.labels).max(initial=1.0))
-    return -np.where(finite, np.abs(scores[:, 0].astype(np.float64) - rows.labels), worst)
+    return np.asarray(-np.where(finite, np.abs(scores[:, 0].astype(np.float64) - rows.labels), worst), np.float64)
 
 
 def latencies_s(

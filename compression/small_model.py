@@ -57,7 +57,7 @@ def untrained_model(rows: Rows, signature: Signature, widths: tuple[int, ...]) -
         last = index == len(sizes) - 2
         tensors[f"weight{index}"] = np.zeros((out_size, in_size), np.float32)
         tensors[f"bias{index}"] = np.zeros(out_size, np.float32)
-        made = ("logits" if signature.task == "classification" else signature.output_name) if last else f"linear{index}"
+        made = "logits" if last else f"linear{index}"
         nodes.append(
             helper.make_node("Gemm", [f"hidden{index}", f"weight{index}", f"bias{index}"], [made], f"layer{index}", transB=1)
         )
@@ -65,6 +65,12 @@ def untrained_model(rows: Rows, signature: Signature, widths: tuple[int, ...]) -
             nodes.append(helper.make_node("Relu", [made], [f"hidden{index + 1}"], f"relu{index}"))
     if signature.task == "classification":
         nodes.append(helper.make_node("Softmax", ["logits"], [signature.output_name], "probabilities", axis=1))
+    else:
+        # The layers give numbers near 1; the labels may lie anywhere, and AdamW would be long on the way.
+        tensors["label_scale"] = np.array([max(float(rows.labels.std()), 1e-12)], np.float32)
+        tensors["label_mean"] = np.array([rows.labels.mean()], np.float32)
+        nodes.append(helper.make_node("Mul", ["logits", "label_scale"], ["spread"], "scale_output"))
+        nodes.append(helper.make_node("Add", ["spread", "label_mean"], [signature.output_name], "shift_output"))
     graph = helper.make_graph(
         nodes,
         "driftloop",

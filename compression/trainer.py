@@ -122,7 +122,7 @@ def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.
     mean = 0.0
     for _ in range(epochs):
         order = torch.randperm(rows)
-        batches = zip(*(column[order].split(config.batch_rows) for column in (features, labels, weights)), strict=True)
+        batches = zip(*(torch.split(column[order], config.batch_rows) for column in (features, labels, weights)), strict=True)
         total = torch.zeros(())
         for batch, target, weight in batches:
             if len(target) == 1 and rows > 1:

@@ -1,0 +1,127 @@
+"""A job goes through a folder and a child process and comes back judged, the same each time, or with its cause."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from driftloop.compression.job import Job, ModelVersion
+from driftloop.compression.job_folder import read_error, read_job, read_outcome, write_error, write_job
+from driftloop.compression.optimizer import Optimizer
+from driftloop.compression.small_model import train_small_model
+from driftloop.compression.store import digest_of
+from driftloop.schemas.config import RepairConfig
+from driftloop.schemas.errors import ArtifactInvalid, JobError, NotFound
+from driftloop.schemas.events import RowRange
+from driftloop.schemas.rows import Rows
+from driftloop.tests.onnx_graphs import signature, turning_rows
+
+CONFIG = RepairConfig(seed=3)
+RANGE = RowRange(partition=1, start_offset=10, labels_start_offset=20)
+
+
+@pytest.fixture(scope="module")
+def champion() -> ModelVersion:
+    onnx = train_small_model(turning_rows(1000, 1), signature(4, 2))
+    return ModelVersion(1, digest_of(onnx), onnx)
+
+
+def job(champion: ModelVersion, recipe: str = "repair", rows: Rows | None = None) -> Job:
+    new = turning_rows(300, 2, turned=True) if rows is None else rows
+    return Job("job", "model", recipe, champion, signature(4, 2), new, turning_rows(200, 3), row_range=RANGE)
+
+
+def run_child(folder: Path) -> "subprocess.CompletedProcess[str]":
+    order = [sys.executable, "-W", "error", "-m", "driftloop.streams.job_child", str(folder)]
+    return subprocess.run(order, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_job_comes_back_judged_and_the_same_as_in_process(tmp_path: Path, champion: ModelVersion) -> None:
+    write_job(tmp_path, job(champion), CONFIG)
+    done = run_child(tmp_path)
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [step["step"] for step in steps] == ["load", "recall", "finetune", "finetune_old", "scratch", "gate", "done"]
+    assert all(set(step) == {"step", "fraction", "message"} for step in steps)
+    outcome = read_outcome(tmp_path)
+    assert outcome.verdict.promoted
+    manifest = outcome.manifest
+    assert manifest is not None
+    assert (manifest.parent_digest, manifest.seed, manifest.rows) == (champion.digest, 3, RANGE)
+    assert (manifest.trained_rows, manifest.holdout_rows) == (225, 75)
+    assert {"torch", "onnxruntime"} <= set(manifest.packages)
+    again = Optimizer(CONFIG, iter(np.arange(1e6)).__next__).run(job(champion), lambda step, fraction, message: None)
+    assert again.manifest is not None
+    assert again.manifest.digest == manifest.digest
+    assert again.manifest.rows_digest == manifest.rows_digest
+
+
+def test_int8_needs_no_torch(tmp_path: Path, champion: ModelVersion) -> None:
+    write_job(tmp_path, job(champion, "int8", turning_rows(1000, 4)), CONFIG)
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from driftloop.streams.job_child import main\n"
+        f"sys.exit(main([{str(tmp_path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    outcome = read_outcome(tmp_path)
+    assert outcome.arm == "int8"
+    assert outcome.verdict.size_bytes < outcome.verdict.champion_size_bytes
+    assert outcome.manifest is not None
+    assert outcome.manifest.calibration
+
+
+def test_a_bad_job_leaves_its_cause(tmp_path: Path, champion: ModelVersion) -> None:
+    write_job(tmp_path, job(champion, "alchemy"), CONFIG)
+    done = run_child(tmp_path)
+    problem = read_error(tmp_path)
+    assert done.returncode == 1
+    assert problem is not None
+    assert (problem.kind, "alchemy" in str(problem)) == ("error", True)
+    assert run_child(tmp_path / "nowhere").returncode == 2
+
+
+def test_the_folder_gives_back_the_job(tmp_path: Path, champion: ModelVersion) -> None:
+    rows = turning_rows(20, 5)
+    rows = Rows(rows.features, rows.labels, rows.offsets, ("a", None) * 10)
+    write_job(tmp_path, job(champion, rows=rows), CONFIG)
+    back, config = read_job(tmp_path)
+    assert config == CONFIG
+    assert (back.champion, back.signature, back.row_range, back.rows.segments) == (champion, signature(4, 2), RANGE, rows.segments)
+    assert np.array_equal(back.rows.features, rows.features)
+    assert back.rows.labels.dtype == np.int64
+
+
+def test_damaged_folders_are_refused(tmp_path: Path, champion: ModelVersion) -> None:
+    with pytest.raises(NotFound):
+        read_job(tmp_path)
+    write_job(tmp_path, job(champion), CONFIG)
+    model = tmp_path / f"{champion.digest}.onnx"
+    model.write_bytes(b"other")
+    with pytest.raises(ArtifactInvalid, match="digest"):
+        read_job(tmp_path)
+    model.write_bytes(champion.onnx)
+    np.savez(tmp_path / "rows.npz", features=np.array([{}], dtype=object), labels=np.zeros(1), offsets=np.zeros(1))
+    with pytest.raises(JobError, match="rows"):
+        read_job(tmp_path)
+    (tmp_path / "job.json").write_text("{")
+    with pytest.raises(JobError, match="readable"):
+        read_job(tmp_path)
+
+
+def test_a_failed_allocation_is_told_from_other_causes(tmp_path: Path) -> None:
+    write_error(tmp_path, RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    assert read_error(tmp_path).kind == "memory"  # type: ignore[union-attr]
+    write_error(tmp_path, ValueError("no"))
+    assert str(read_error(tmp_path)) == "ValueError: no"
+
+
+def test_labels_outside_the_classes_are_an_error(champion: ModelVersion) -> None:
+    rows = turning_rows(300, 5)
+    rows.labels[0] = 7
+    with pytest.raises(JobError, match="class indices"):
+        Optimizer(CONFIG, iter(np.arange(1e6)).__next__).run(job(champion, rows=rows), lambda *told: None)
