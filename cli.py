@@ -106,11 +106,13 @@ def demo(  # noqa: PLR0913 - one argument an option
     if (data is None) != (label is None):
         raise typer.BadParameter("--data and --label belong together")
     from .cli_demo import print_report
+    from .cli_serve import sigterm_interrupts
     from .streams.demo import DemoConfig, run_demo
 
     state = state_of(context)
     config = DemoConfig(data, label, train_rows, label_delay, rate, plot, memory)
-    report = run_demo(state.settings, config, state.talk)
+    with sigterm_interrupts():
+        report = run_demo(state.settings, config, state.talk)
     if json:
         print_json(report)
     else:

@@ -33,6 +33,7 @@ from .table_file import Table
 from .topics import delete_topics, ensure_topics
 from .transport import Transport
 
+LAST_READ_S = 0.5
 NO_TORCH = (
     "torch must be installed to train the demo's model and to repair it, got none; get the CPU build: "
     'pip install "driftloop[worker]" --extra-index-url https://download.pytorch.org/whl/cpu'
@@ -63,6 +64,7 @@ def run_demo(settings: Settings, config: DemoConfig, console: Console) -> dict[s
         play = PlayConfig(label_delay=config.label_delay, rate=config.rate)
         publish_first(own, transport, train_first(table, first_row, play.model))
         story, score = _play(own, transport, play, (table, first_row, config, console))
+        story.read(LAST_READ_S)
         counted = tally(own, transport, Sent(len(score.adapted), len(score.adapted)), story)
         story.close()
     outcome = Outcome(story, score, counted, transport.name, time.monotonic() - begun)

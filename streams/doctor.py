@@ -38,7 +38,10 @@ def examine(settings: Settings) -> list[Finding]:
     broker = _guarded("broker", lambda: _broker(settings))
     findings.append(broker)
     if broker.verdict == "ok":
-        findings += [_guarded("topics", lambda: _topics(settings)), _guarded("state", lambda: _state(settings))]
+        topics = _guarded("topics", lambda: _topics(settings))
+        findings.append(topics)
+        if topics.verdict == "ok":
+            findings.append(_guarded("state", lambda: _state(settings)))
     return findings
 
 
