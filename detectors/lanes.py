@@ -24,6 +24,7 @@ from .history import History, series
 from .page_hinkley import PageHinkley
 
 MAX_SLEPT_BLOCKS = 32
+# A detector looks at every block for ever; a split it points at must also stand out by itself, as a deviation of so many sd.
 MIN_EVIDENCE_SD = 4.0
 REFERENCE_ROWS = 2_000
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from driftloop.schemas.config import MonitorConfig
-from driftloop.schemas.events import DriftOpened
+from driftloop.schemas.events import DriftOpened, MetricsComputed
 from driftloop.tests.watch_streams import Stream, errors, numbers, play
 
 DEFAULTS = MonitorConfig()
@@ -119,3 +119,20 @@ def test_absurd_numbers_neither_warn_nor_alarm() -> None:
     stream = Stream(5_000, features, errors([(5_000, 0.1)], 1))
     stream.error[700] = np.inf
     assert opened(stream) == []
+
+
+def test_the_error_of_a_regression_is_a_number_like_any_other() -> None:
+    rows = 6_000
+    error = np.abs(numbers(rows, 1, 3)[:, 0])
+    error[3_000:] *= 2.5
+    stream = Stream(rows, np.empty((rows, 0)), error, task="regression")
+    stream.label = stream.error
+    found = opened(stream)
+    assert [(event.signal, event.direction) for _, event in found] == [("error", "worse")]
+    assert 3_000 <= found[0][0] < 3_200
+    assert found[0][1].before_mean == pytest.approx(0.8, abs=0.05)
+    told = [event for _, event in play(stream, DEFAULTS, [500]) if isinstance(event, MetricsComputed)]
+    assert told[0].window == {
+        "mae": pytest.approx(error[:1_000].mean()),
+        "rmse": pytest.approx(np.sqrt((error[:1_000] ** 2).mean())),
+    }

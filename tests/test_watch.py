@@ -41,14 +41,14 @@ def test_an_eventful_stream_says_everything() -> None:
     assert kinds == {DriftOpened, DriftUpdated, DriftClosed, MetricsComputed}
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.integers(1, 900), min_size=2, max_size=6), st.integers(0, 3))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.integers(3, 900), min_size=2, max_size=6), st.integers(0, 3))
 def test_verdicts_do_not_depend_on_cuts(sizes: list[int], seed: int) -> None:
     stream, names = eventful(seed)
     assert play(stream, QUICK, sizes, names) == play(stream, QUICK, [100_000], names)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.integers(40, 700), min_size=1, max_size=5), st.integers(0, 20))
 def test_a_restored_watch_goes_on_as_if_nothing_had_been(sizes: list[int], stop: int) -> None:
     stream, names = eventful()

@@ -32,7 +32,7 @@ class Stream:
     features: np.ndarray
     error: np.ndarray
     delay: int = 0
-    seed: int = 0
+    task: Task = "classification"
     model: np.ndarray = field(init=False)
     version: np.ndarray = field(init=False)
     confidence: np.ndarray = field(init=False)
@@ -88,7 +88,7 @@ class Stream:
 
 def play(stream: Stream, config: MonitorConfig, sizes: list[int], names: list[str] | None = None) -> list[tuple[int, Event]]:
     """Return all events of a fresh watch."""
-    watch = Watch(config, "driftloop.", 0, table_of(["m"] if names is None else names))
+    watch = Watch(config, "driftloop.", 0, table_of(["m"] if names is None else names, stream.task))
     events = []
     for inputs, joined in stream.batches(sizes):
         events += watch.observe(inputs, joined)
