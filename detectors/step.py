@@ -191,17 +191,16 @@ class Step:
         ends: dict[int, int] = {}
         for model, _ in runs.keys:
             ends[model] = ends.get(model, 0) + 1
-        for run, version in enumerate(self._versions):
-            rows = runs.rows[runs.starts[run] : runs.ends[run]]
-            version.predictions += len(rows)
+        for version, start, end in zip(self._versions, runs.starts, runs.ends, strict=True):
+            version.predictions += end - start
+            version.dirty = True
             watched = roster.models[version.model]
             if ends[version.model] == 1:
-                version.last_seen = watched.predictions + len(rows)
+                version.last_seen = watched.predictions + end - start
             else:
                 orders = self._model_orders(on_labels=False, slot=version.model)
-                newest = self.inputs.order[rows[-1]]
+                newest = self.inputs.order[runs.rows[end - 1]]
                 version.last_seen = watched.predictions + int(np.searchsorted(orders, newest, "right"))
-            version.dirty = True
         for run, version in enumerate(self._versions):
             roster.models[version.model].predictions += runs.ends[run] - runs.starts[run]
         for run, version in enumerate(self._joined_versions):
