@@ -1,0 +1,147 @@
+"""The service: monitor, control and worker, each in a thread of one process, which stop together."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from ..schemas.errors import DriftloopError
+from ..settings import Settings
+from .kafka import KafkaTransport
+from .topics import ensure_topics
+
+SWITCH_INTERVAL_S = 0.001  # the control plane's event loop waits that long for the monitor's thread, not the default 5 ms
+STOP_TIMEOUT_S = 30.0
+POLL_S = 0.1
+log = logging.getLogger("driftloop.serve")
+
+Role = Callable[[Settings, threading.Event, threading.Event], None]
+"""Runs until the first event is set; sets the second once it is ready."""
+
+
+def serve(settings: Settings, roles: Sequence[str], stop: threading.Event, ready: threading.Event | None = None) -> None:
+    """Run the roles until `stop` is set, then end all of them; raises what ended a role before.
+
+    Says `ready` in the log (on stderr, unless logging is set up) once every role has its partitions.
+    """
+    with _logging():
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        ensure_topics(settings)
+        _Service(settings, roles, stop, threading.Event() if ready is None else ready).run()
+
+
+class _Service:
+    """Hold the threads of the roles and the first reason why one ended."""
+
+    def __init__(self, settings: Settings, roles: Sequence[str], stop: threading.Event, ready: threading.Event) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._ready = ready
+        self._end = threading.Event()
+        self._failed: tuple[str, BaseException] | None = None
+        self._lock = threading.Lock()
+        self._up = {role: threading.Event() for role in roles}
+        self._threads = [threading.Thread(target=self._run, args=(role,), name=f"driftloop-{role}", daemon=True) for role in roles]
+
+    def run(self) -> None:
+        """Start all, wait, stop all."""
+        for thread in self._threads:
+            thread.start()
+        try:
+            while not self._stop.is_set() and not self._end.is_set():
+                if not self._ready.is_set() and all(up.is_set() for up in self._up.values()):
+                    self._ready.set()
+                    log.info("ready: %s at %s*", ", ".join(self._up), self._settings.topics.prefix)
+                self._stop.wait(POLL_S)
+        finally:
+            self._end.set()
+            stuck = self._join()
+        if self._failed is not None:
+            role, problem = self._failed
+            log.error("%s ended: %s", role, problem)
+            raise problem
+        if stuck:
+            raise DriftloopError(f"roles must end within {STOP_TIMEOUT_S:g} s, got {', '.join(stuck)} still running")
+        log.info("stopped")
+
+    def _run(self, role: str) -> None:
+        try:
+            ROLES[role](self._settings, self._end, self._up[role])
+            if not self._end.is_set():
+                raise DriftloopError(f"role must run until it is stopped, got an early end of {role}")
+        except BaseException as problem:  # noqa: BLE001 - raised again by the main thread
+            with self._lock:
+                if self._failed is None and not self._end.is_set():
+                    self._failed = (role, problem)
+                else:
+                    log.warning("%s ended with: %s", role, problem)
+        finally:
+            self._end.set()
+
+    def _join(self) -> list[str]:
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return [thread.name for thread in self._threads if thread.is_alive()]
+
+
+def _monitor(settings: Settings, stop: threading.Event, up: threading.Event) -> None:
+    from .data_plane import DataPlane
+
+    plane = DataPlane(settings)
+    _follow(lambda: bool(plane.progress.partitions), up, stop)
+    plane.run(stop)
+
+
+def _control(settings: Settings, stop: threading.Event, up: threading.Event) -> None:
+    from .control import ControlPlane
+
+    plane = ControlPlane(settings)
+    plane.ready = up
+    plane.run(stop)
+
+
+def _worker(settings: Settings, stop: threading.Event, up: threading.Event) -> None:
+    from .worker import Worker
+
+    worker = Worker(settings, KafkaTransport(settings))
+    up.set()
+    worker.run(stop)
+
+
+def _follow(is_up: Callable[[], bool], up: threading.Event, stop: threading.Event) -> None:
+    """Set `up` once `is_up` says so."""
+
+    def wait() -> None:
+        while not stop.wait(POLL_S):
+            if is_up():
+                up.set()
+                return
+
+    threading.Thread(target=wait, name="driftloop-ready", daemon=True).start()
+
+
+ROLES: dict[str, Role] = {"monitor": _monitor, "control": _control, "worker": _worker}
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Show our log on stderr, and only the warnings of the libraries, unless the embedding program has set logging up."""
+    root = logging.getLogger()
+    if root.handlers:
+        yield
+        return
+    ours = logging.getLogger("driftloop")
+    handler, level = logging.StreamHandler(sys.stderr), ours.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+        root.removeHandler(handler)
