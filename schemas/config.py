@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -64,6 +66,9 @@ class DataPlaneConfig(Section):
     max_poll_interval_s: float = Field(300.0, ge=1)
     transaction_timeout_s: float = Field(15.0, ge=1)
     fetch_memory_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024, description="bound of librdkafka's fetch queue")
+    on_bad_state: Literal["refuse", "rebuild"] = Field(
+        "refuse", description="state that does not fit the offsets: stop, or read again from the earliest record (repeats outputs)"
+    )
 
 
 class PolicyConfig(Section):

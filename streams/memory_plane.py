@@ -1,0 +1,97 @@
+"""The data plane over the memory transport, stepped by hand: the same merge and monitor, no checkpoints, since nothing outlives the process."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from ..detectors.effects import Effects
+from ..detectors.monitor import Monitor
+from ..schemas.cloudevents import encode_event
+from ..schemas.dead_letters import dead_letter_headers
+from ..schemas.events import MetricsComputed
+from ..schemas.records import Batch, Record, Slice
+from ..schemas.topics import DATA_PLANE_INPUTS
+from ..settings import Settings
+from .memory import MemoryTransport
+from .merge import Merge
+from .transport import Outgoing
+
+READ_RECORDS = 5_000
+
+
+class MemoryPlane:
+    """Monitor all partitions of a memory transport."""
+
+    def __init__(self, settings: Settings, transport: MemoryTransport) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._readers = {kind: transport.reader([settings.topic(kind)]) for kind in DATA_PLANE_INPUTS}
+        parts = range(transport.partitions)
+        self._monitors = [Monitor(settings.monitor, settings.topics.prefix, partition) for partition in parts]
+        self._merges: list[Merge[Record]] = [Merge(DATA_PLANE_INPUTS, monitor.stream_time_ms) for monitor in self._monitors]
+
+    def step(self) -> int:
+        """Process all that is there; return the number of records."""
+        done = 0
+        while self._read():
+            pass
+        for partition, merge in enumerate(self._merges):
+            batch = Batch(**{kind: _columns(records, times) for kind, (records, times) in merge.release().items()})
+            if len(batch):
+                self._tell(self._monitors[partition].process(batch))
+                self._commit(partition, batch)
+                done += len(batch)
+        return done
+
+    def close(self) -> None:
+        """Let go of the topics."""
+        for reader in self._readers.values():
+            reader.close()
+
+    def counters(self) -> dict[str, int]:
+        """Return what the monitors of all partitions have counted since the start."""
+        total: Counter[str] = Counter()
+        for monitor in self._monitors:
+            total.update(monitor.counters)
+        return dict(total)
+
+    def _read(self) -> int:
+        """Add what is there to the merges; a topic read to its end in this step is at its end for all partitions."""
+        found = 0
+        for kind, reader in self._readers.items():
+            records = reader.poll(READ_RECORDS, 0.0)
+            found += len(records)
+            for partition, merge in enumerate(self._merges):
+                mine = [record for record in records if record.partition == partition]
+                merge.add(kind, mine, [record.timestamp_ms for record in mine], at_end=not records)
+        return found
+
+    def _tell(self, effects: Effects) -> None:
+        topic, produced_at = self._settings.topic, time.time()
+        outputs = []
+        for event in effects.events:
+            key, value, headers = encode_event(event, produced_at)
+            name = topic("metrics" if isinstance(event, MetricsComputed) else "drift")
+            outputs.append(Outgoing(name, key, value, headers))
+        for letter in effects.dead_letters:
+            key = b"" if letter.key is None else letter.key
+            outputs.append(Outgoing(f"{letter.topic}.dlq", key, letter.value, tuple(dead_letter_headers(letter))))
+        self._transport.append(outputs)
+
+    def _commit(self, partition: int, batch: Batch) -> None:
+        group = self._settings.data_plane.group
+        for kind in DATA_PLANE_INPUTS:
+            offsets = getattr(batch, kind).offsets
+            if offsets:
+                self._transport._group(group, self._settings.topic(kind)).offsets[partition] = offsets[-1] + 1
+
+
+def _columns(records: list[Record], timestamps_ms: list[int]) -> Slice:
+    return Slice(
+        values=[record.value for record in records],
+        keys=[record.key for record in records],
+        offsets=[record.offset for record in records],
+        timestamps_ms=timestamps_ms,
+        headers=lambda index: records[index].headers,
+    )

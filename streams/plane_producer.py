@@ -1,0 +1,145 @@
+"""The transactional producer of the data plane, with its error table.
+
+Retriable: the same call again within a deadline. Asks for an abort: abort, the caller rolls back (`MustRollBack`). Any timeout: the
+outcome is unknown, and librdkafka (no KIP-890) might apply it to the next transaction, so the producer is thrown away and a new one with
+the same id fences it (`OutcomeUnknown`; the caller reads the committed pointer). Fatal or fenced: another process has the slot
+(`Conflict`), unless this process slept past its transaction's timeout, in which case the broker itself took the epoch away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError
+from ..schemas.records import Headers
+from ..settings import Settings
+from .client_settings import log, shown_address, transactional_properties
+
+INIT_TIMEOUT_S = 10.0
+INIT_PATIENCE_S = 120.0
+FENCED = frozenset(
+    {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.FENCED_INSTANCE_ID}
+)
+TIMEOUTS = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError.REQUEST_TIMED_OUT, KafkaError._MSG_TIMED_OUT})
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+class MustRollBack(DriftloopError):
+    """Say that the transaction will not commit."""
+
+
+class OutcomeUnknown(DriftloopError):
+    """Say that only the committed pointer can tell whether the transaction did."""
+
+
+class PlaneProducer:
+    """Be one slot's producer; `make` builds the client from its properties."""
+
+    def __init__(self, settings: Settings, make: Callable[..., Any] = Producer) -> None:
+        config = settings.data_plane
+        self._settings = settings
+        self._make = make
+        self._properties = {
+            **transactional_properties(settings, f"{config.group}-{config.slot}", config.transaction_timeout_s),
+            "message.max.bytes": MAX_MESSAGE_BYTES,
+        }
+        self._timeout_s = config.transaction_timeout_s / 2
+        self._client: Any = None
+        self._began_at = 0.0
+        self.in_transaction = False
+
+    def start(self) -> None:
+        """Make a new client and fence every earlier one with this id, aborting what it left open; raises BrokerUnavailable, Conflict."""
+        self.in_transaction = False
+        if self._client is not None:
+            with suppress(KafkaException):
+                self._client.purge()
+        deadline = time.monotonic() + INIT_PATIENCE_S
+        self._client = self._make(self._properties, logger=log)
+        while True:
+            try:
+                self._client.init_transactions(INIT_TIMEOUT_S)
+                return
+            except KafkaException as problem:
+                error = problem.args[0]
+                if error.code() in FENCED or error.fatal():
+                    raise self._taken(error) from None
+                if time.monotonic() > deadline or not (error.retriable() or error.code() in TIMEOUTS):
+                    raise BrokerUnavailable(
+                        f"transactions must begin, got: {error.str()} (broker {shown_address(self._settings)})"
+                    ) from None
+
+    def begin(self) -> None:
+        """Begin a transaction unless one is open."""
+        if not self.in_transaction:
+            self._call(self._client.begin_transaction)
+            self.in_transaction = True
+            self._began_at = time.monotonic()
+
+    def produce(self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
+        """Queue one record of the open transaction."""
+        while True:
+            try:
+                self._call(
+                    lambda: self._client.produce(topic, key=key, value=value, partition=partition, headers=list(headers) or None)
+                )
+                return
+            except BufferError:
+                self._client.poll(0.01)
+
+    def commit(self, offsets: Sequence[TopicPartition], group_metadata: Any) -> None:
+        """Commit the open transaction together with the offsets."""
+        self._call(lambda: self._client.send_offsets_to_transaction(list(offsets), group_metadata, self._timeout_s))
+        self._call(lambda: self._client.commit_transaction(self._timeout_s))
+        self.in_transaction = False
+
+    def abort(self) -> None:
+        """Abort the open transaction; with another end than a plain abort the producer is made anew, which aborts too."""
+        if not self.in_transaction:
+            return
+        try:
+            self._call(lambda: self._client.abort_transaction(self._timeout_s))
+            self.in_transaction = False
+        except (MustRollBack, OutcomeUnknown):
+            self.start()
+
+    def close(self) -> None:
+        """Let go; an open transaction is aborted."""
+        if self._client is not None:
+            with suppress(KafkaException, DriftloopError):
+                self.abort()
+
+    def _call(self, call: Callable[[], T]) -> T:
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return call()
+            except KafkaException as problem:
+                error = problem.args[0]
+                self._classify(error)
+                if time.monotonic() > deadline:
+                    raise OutcomeUnknown(f"transaction must go on, got: {error.str()}") from None
+                time.sleep(0.01)
+
+    def _classify(self, error: KafkaError) -> None:
+        """Raise what follows from an error; return where the call is to be repeated."""
+        if error.fatal() or error.code() in FENCED:
+            slept_s = time.monotonic() - self._began_at
+            if self.in_transaction and slept_s > self._properties["transaction.timeout.ms"] / 1000:
+                raise OutcomeUnknown(f"transaction timed out after {slept_s:.1f} s: {error.str()}")
+            raise self._taken(error)
+        if error.txn_requires_abort():
+            raise MustRollBack(f"transaction must be aborted: {error.str()}")
+        if error.code() in TIMEOUTS or not error.retriable():
+            raise OutcomeUnknown(f"transaction's outcome is unknown: {error.str()}")
+
+    def _taken(self, error: KafkaError) -> Conflict:
+        slot, group = self._settings.data_plane.slot, self._settings.data_plane.group
+        return Conflict(f"slot must belong to one process, got another one with slot {slot} of {group}: {error.str()}")

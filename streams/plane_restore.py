@@ -1,0 +1,100 @@
+"""Find out where a partition stands when it is assigned: pointer, state, offsets; refuse what does not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from ..detectors.monitor import Monitor
+from ..schemas.errors import SnapshotInvalid
+from ..schemas.topics import DATA_PLANE_INPUTS
+from ..settings import Settings
+from .checkpoint import StateLog, decode_pointer, read_state
+from .client_settings import log
+from .held_partition import HeldPartition
+from .plane_inputs import Group, Readers
+
+Known = tuple[int, dict[str, int]] | None
+
+
+class Restorer:
+    """Restore partitions for one data plane."""
+
+    def __init__(self, settings: Settings, group: Group, readers: Readers) -> None:
+        self._settings = settings
+        self._group = group
+        self._readers = readers
+
+    def pointers(self, partitions: Iterable[int]) -> dict[int, Known]:
+        """Return (seq, offsets) of the committed checkpoint, None where there is none; raises SnapshotInvalid for offsets not ours."""
+        wanted = list(partitions)
+        return {partition: self._pointer(partition, found) for partition, found in self._group.committed(wanted).items()}
+
+    def restore(
+        self, partitions: set[int], kept: Mapping[int, HeldPartition], keep_alive: Callable[[], bool]
+    ) -> dict[int, HeldPartition] | None:
+        """Return the partitions as the last commit left them, or None once `keep_alive` returned False.
+
+        Raises SnapshotInvalid for state that must not be trusted, unless the settings say to rebuild from the earliest offset.
+        """
+        try:
+            known = self.pointers(partitions)
+        except SnapshotInvalid as problem:
+            known = self._without_pointer(partitions, problem)
+        held = {p: kept[p] for p in partitions if p in kept and known[p] is not None and kept[p].matches(*known[p])}
+        missing = {p: None if known[p] is None else known[p][0] for p in partitions if p not in held}
+        if missing:
+            patience_s = 2 * self._settings.data_plane.transaction_timeout_s
+            logs = read_state(self._settings, missing, keep_alive, patience_s)
+            if logs is None:
+                return None
+            held |= {p: self._held(p, known[p], state) for p, state in logs.items()}
+        return held
+
+    def _pointer(self, partition: int, found: Mapping[str, tuple[int, str | None]]) -> Known:
+        if not found:
+            return None
+        where = f"group {self._settings.data_plane.group}, partition {partition}"
+        seqs = {decode_pointer(metadata, where) for _, metadata in found.values()}
+        if len(seqs) != 1 or found.keys() != set(DATA_PLANE_INPUTS):
+            raise SnapshotInvalid(f"committed offsets must be of one checkpoint, got {dict(found)} ({where})")
+        return seqs.pop(), {kind: offset for kind, (offset, _) in found.items()}
+
+    def _without_pointer(self, partitions: set[int], problem: SnapshotInvalid) -> dict[int, Known]:
+        if self._settings.data_plane.on_bad_state == "refuse":
+            raise problem
+        log.error("rebuilding: %s", problem)
+        return dict.fromkeys(partitions)
+
+    def _held(self, partition: int, known: Known, state: StateLog) -> HeldPartition:
+        first = self._readers.first_offsets(partition)
+        try:
+            return self._restored(partition, known, state, first)
+        except SnapshotInvalid as problem:
+            if self._settings.data_plane.on_bad_state == "refuse":
+                raise
+            log.error("rebuilding partition %d from its earliest offsets: %s", partition, problem)
+        seq = max(0 if known is None else known[0], 0 if state.manifest is None else state.manifest.seq)
+        rebuilt = HeldPartition(partition, self._fresh(partition), seq, first)
+        rebuilt.old_parts = tuple(state.parts)
+        return rebuilt
+
+    def _restored(self, partition: int, known: Known, state: StateLog, first: Mapping[str, int]) -> HeldPartition:
+        where = f"{self._settings.topic('state')}/{partition}"
+        if known is None:
+            if state.manifest is not None:
+                raise SnapshotInvalid(
+                    f"group must have offsets where there is state, got none: they expired or were deleted ({where})"
+                )
+            return HeldPartition(partition, self._fresh(partition), 0, dict(first))
+        seq, offsets = known
+        gone = {kind: offset for kind, offset in offsets.items() if offset < first[kind]}
+        if gone:
+            raise SnapshotInvalid(
+                f"records after the committed offsets must still be there, got {gone}, the earliest are {dict(first)}"
+            )
+        ledger = state.check(seq, offsets, where)
+        monitor = Monitor.restore(self._settings.monitor, self._settings.topics.prefix, partition, state.parts)
+        return HeldPartition(partition, monitor, seq, offsets, ledger)
+
+    def _fresh(self, partition: int) -> Monitor:
+        return Monitor(self._settings.monitor, self._settings.topics.prefix, partition)
