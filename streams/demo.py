@@ -21,10 +21,10 @@ from .broker_libs import prerequisites
 from .demo_data import demo_table, train_rows
 from .demo_progress import PlayProgress
 from .demo_report import Outcome, drift_rows, report
-from .demo_service import memory_service, service_process
+from .demo_service import SteppedService, memory_service, service_process
 from .demo_serving import ClientLog, WatchedServing, publish_first, train_first
 from .demo_story import Story
-from .demo_tally import Sent, tally
+from .demo_tally import Sent, saved_counters, tally
 from .kafka import KafkaTransport
 from .memory import MemoryTransport
 from .player import PlayConfig, Player, Score, Service, Stage
@@ -63,9 +63,10 @@ def run_demo(settings: Settings, config: DemoConfig, console: Console) -> dict[s
         console.print(f"training a model on {first_row} rows of {len(table)}, {len(table.classes)} classes")
         play = PlayConfig(label_delay=config.label_delay, rate=config.rate)
         publish_first(own, transport, train_first(table, first_row, play.model))
-        story, score = _play(own, transport, play, (table, first_row, config, console))
+        story, score, counters = _play(own, transport, play, (table, first_row, config, console))
         story.read(LAST_READ_S)
-        counted = tally(own, transport, Sent(len(score.adapted), len(score.adapted)), story)
+        sent = Sent(len(score.adapted), len(score.adapted), story.duplicates())
+        counted = tally(own, transport, sent, saved_counters(own, transport) if counters is None else counters)
         story.close()
     outcome = Outcome(story, score, counted, transport.name, time.monotonic() - begun)
     draw(_picture(outcome, config), config.plot)
@@ -74,7 +75,8 @@ def run_demo(settings: Settings, config: DemoConfig, console: Console) -> dict[s
 
 def _play(
     settings: Settings, transport: Transport, play: PlayConfig, what: tuple[Table, int, DemoConfig, Console]
-) -> tuple[Story, Score]:
+) -> tuple[Story, Score, dict[str, int] | None]:
+    """Return the story, the score, and the monitor's counters where it ran in this process."""
     table, first_row, config, console = what
     with ExitStack() as stack:
         service: Service
@@ -87,7 +89,8 @@ def _play(
         story = Story(transport, settings, play.model)
         progress = stack.enter_context(PlayProgress(console, story, (first_row, len(table))))
         stage = Stage(table, settings, transport, service, serving, log, story)
-        return story, Player(play, stage, first_row, progress).play()
+        score = Player(play, stage, first_row, progress).play()
+        return story, score, service.counters() if isinstance(service, SteppedService) else None
 
 
 @contextmanager

@@ -33,12 +33,17 @@ class Stepping(Protocol):
 class SteppedService:
     """Step monitor, control plane and worker in this process."""
 
-    def __init__(self, parts: list[Stepping]) -> None:
-        self._parts = parts
+    def __init__(self, plane: MemoryPlane, others: list[Stepping]) -> None:
+        self._plane = plane
+        self._parts: list[Stepping] = [plane, *others]
 
     def pump(self) -> bool:
         """Step every part once; return True if one had work."""
         return sum(bool(part.step()) for part in self._parts) > 0
+
+    def counters(self) -> dict[str, int]:
+        """Return what the monitor has counted."""
+        return self._plane.counters()
 
 
 class ServiceProcess:
@@ -62,7 +67,7 @@ def memory_service(settings: Settings, transport: MemoryTransport) -> Iterator[S
     """Run monitor, control plane and worker over the memory transport, stepped by the player."""
     plane, control, worker = MemoryPlane(settings, transport), ControlLoop(settings, transport), Worker(settings, transport)
     try:
-        yield SteppedService([plane, control, worker])
+        yield SteppedService(plane, [control, worker])
     finally:
         plane.close()
         control.close()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..detectors.monitor import Monitor
 from ..settings import Settings
-from .checkpoint import read_parts
-from .demo_story import Story
+from .checkpoint import StateLog
 from .transport import Transport
 
 POLL_RECORDS = 1_000
@@ -17,10 +17,11 @@ INPUTS = ("predictions", "labels")
 
 
 class Sent(NamedTuple):
-    """Be how many events the serving side logged."""
+    """Be how many events the serving side logged, and how many events the service wrote more than once."""
 
     predictions: int
     labels: int
+    repeated: int = 0
 
 
 class Tally(NamedTuple):
@@ -43,16 +44,15 @@ class Counted(NamedTuple):
     letters: dict[str, int]
 
 
-def tally(settings: Settings, transport: Transport, sent: Sent, story: Story) -> Tally:
-    """Return the counts once the monitor has committed everything."""
-    counters = monitor_counters(settings, transport)
+def tally(settings: Settings, transport: Transport, sent: Sent, counters: Mapping[str, int]) -> Tally:
+    """Return what became of what was sent, given the monitor's counters once it has taken in everything."""
     letters = {kind: count_records(transport, settings.topic(f"{kind}.dlq")) for kind in INPUTS}
-    counted = Counted(counters["predictions"], counters["labels"], counters["joined"], letters)
-    return balance(sent, counted, story.duplicates())
+    seen, labelled, joined = (counters.get(name, 0) for name in ("predictions", "labels", "joined"))
+    return balance(sent, Counted(seen, labelled, joined, letters))
 
 
-def balance(sent: Sent, counted: Counted, repeated: int) -> Tally:
-    """Return the tally of what was sent and what was counted; `repeated` events of the output topics count as duplicated."""
+def balance(sent: Sent, counted: Counted) -> Tally:
+    """Return the tally of what was sent and what was counted; repeated events of the output topics count as duplicated."""
     labels_joined_or_refused = counted.joined + counted.letters["labels"]
     missing = (
         sent.predictions - counted.predictions,
@@ -65,16 +65,24 @@ def balance(sent: Sent, counted: Counted, repeated: int) -> Tally:
         joined=counted.joined,
         dead_lettered=sum(counted.letters.values()),
         lost=sum(max(0, count) for count in missing),
-        duplicated=sum(max(0, -count) for count in missing) + repeated,
+        duplicated=sum(max(0, -count) for count in missing) + sent.repeated,
     )
 
 
-def monitor_counters(settings: Settings, transport: Transport) -> Counter[str]:
-    """Return the counters of all partitions, read back from the state topic as a new data plane would."""
+def saved_counters(settings: Settings, transport: Transport) -> dict[str, int]:
+    """Return the monitor's counters of all partitions from the state topic, as a new data plane would restore them."""
+    logs: dict[int, StateLog] = {}
+    reader = transport.reader([settings.topic("state")], "earliest")
+    try:
+        while not reader.at_end():
+            for record in reader.poll(POLL_RECORDS, POLL_S):
+                logs.setdefault(record.partition, StateLog()).add(record.key, record.value)
+    finally:
+        reader.close()
     total: Counter[str] = Counter()
-    for partition, parts in read_parts(settings, transport).items():
-        total.update(Monitor.restore(settings.monitor, settings.topics.prefix, partition, parts).counters)
-    return total
+    for partition, log in logs.items():
+        total.update(Monitor.restore(settings.monitor, settings.topics.prefix, partition, log.parts).counters)
+    return dict(total)
 
 
 def count_records(transport: Transport, topic: str) -> int:
