@@ -9,36 +9,33 @@ import ctypes
 import gc
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
-from traffic import Traffic, broker, cpus_apart, environment_of, fill, preload, settings_of
+from traffic import CHUNK_ROWS, Traffic, broker, cpus_apart, environment_of, fill, preload, settings_of
 
 from driftloop.detectors.monitor import Monitor
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.records import Batch
+from driftloop.settings import Settings
 
 HERE = Path(__file__).resolve().parent
 TIMEOUT_S = 300.0
-LATER_PAIRS = 1_000
-BATCH_RECORDS = 5_000
 
 
 def memory(predictions: int) -> dict[str, float]:
     """Return bytes per pending prediction in this process; call it in one that has done nothing else."""
     traffic = Traffic(predictions, packed=True, scores=True)
     monitor = Monitor(MonitorConfig(), "driftloop.", 0)
-    warm = replace(traffic, pairs=BATCH_RECORDS, seed=1)
+    warm = replace(traffic, pairs=CHUNK_ROWS, seed=1)
     _feed(monitor, warm, 0)
     held_before, before = monitor.pending, _resident()
-    _feed(monitor, traffic, BATCH_RECORDS)
+    _feed(monitor, traffic, CHUNK_ROWS)
     monitor.take_dirty()
     after, held = _resident(), monitor.pending - held_before
     if held != predictions:
@@ -71,23 +68,24 @@ def _resident() -> int:
 
 
 def restart(bootstrap: str, prefix: str, predictions: int) -> dict[str, float]:
-    """Fill a data plane with pending predictions, kill it, and return the seconds until a new one has made progress."""
+    """Fill a data plane with pending predictions, kill it, and return the seconds until a new one has made progress.
+
+    What comes after the stop is labels of predictions from before it: that they join shows that nothing was forgotten.
+    """
     settings = settings_of(bootstrap, prefix, "pending")
-    traffic = Traffic(predictions, packed=True)
-    preload(settings, traffic, labels=False)
+    traffic = Traffic(predictions, packed=True, scores=True)
+    preload(settings, traffic, ("predictions",))
     filled = _plane(settings, predictions)
-    fill(settings, replace(traffic, pairs=LATER_PAIRS, seed=2), labels=True)
-    first = _plane(settings, 1)
-    return {
-        "fill_s": round(filled["last_s"], 3),
-        "restart_s": round(first["first_s"], 3),
-        "restored_pending": first["pending"],
-    }
+    fill(settings, replace(traffic, pairs=CHUNK_ROWS), ("labels",))
+    first = _plane(settings, CHUNK_ROWS)
+    if first["pairs"] != CHUNK_ROWS:
+        raise RuntimeError(f"all labels must find their predictions after a restart, got {first['pairs']:.0f} of {CHUNK_ROWS}")
+    return {"fill_s": filled["committed_s"], "restart_s": first["progress_s"], "restored_s": first["restored_s"]}
 
 
-def _plane(settings: Any, records: int) -> dict[str, float]:
+def _plane(settings: Settings, records: int) -> dict[str, float]:
     """Run a data plane until it has committed so many records, kill it, and return when it made its first and last progress."""
-    command = [sys.executable, str(HERE / "own_plane.py"), json.dumps({"records": records, "pairs": 0, "kill": True})]
+    command = [sys.executable, str(HERE / "own_plane.py"), json.dumps({"records": records, "kill": True})]
     started = time.time()
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
@@ -96,7 +94,7 @@ def _plane(settings: Any, records: int) -> dict[str, float]:
         try:
             out, _ = child.communicate(timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            os.kill(child.pid, signal.SIGKILL)
+            child.kill()
             child.wait()
             raise
         if not out.strip():
@@ -104,9 +102,10 @@ def _plane(settings: Any, records: int) -> dict[str, float]:
             raise RuntimeError("the data plane must make progress, got: " + errors.read()[-1500:])
     answer = json.loads(out.strip().splitlines()[-1])
     return {
-        "first_s": answer["first_at"] - started,
-        "last_s": answer["last_at"] - started,
-        "pending": float(answer["pending"]),
+        "progress_s": round(answer["progress_at"] - started, 3),
+        "committed_s": round(answer["committed_at"] - started, 3),
+        "restored_s": round(answer["restored_s"], 3),
+        "pairs": float(answer["pairs"]),
     }
 
 

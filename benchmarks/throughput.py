@@ -19,7 +19,7 @@ from typing import Any
 import environments
 import pending
 import psutil
-from traffic import CONSUME_RECORDS, FETCH, Traffic, broker, cpus_apart, environment_of, preload, settings_of
+from traffic import CONSUME_RECORDS, FETCH, Traffic, broker, cpus_apart, environment_of, forget_state, preload, settings_of
 
 from driftloop.settings import Settings
 
@@ -94,6 +94,8 @@ def run_side(session: Session, side: Side) -> None:
         "consume_records": CONSUME_RECORDS,
         **{kind: settings.topic(kind) for kind in ("predictions", "labels", "drift")},
     }
+    if side.program == "own_plane.py":
+        forget_state(settings)
     environment = environment_of(settings)
     if side.path:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [side.path, environment.get("PYTHONPATH")]))
@@ -108,6 +110,9 @@ def run_side(session: Session, side: Side) -> None:
     except (ValueError, IndexError):
         session.problems[side.name] = f"exit code {done.returncode}: " + "\n".join(done.stderr.strip().splitlines()[-12:])
     else:
+        if done.returncode != 0 or answer["pairs"] != side.pairs:
+            last = (done.stderr.strip().splitlines() or [""])[-1]
+            session.problems[side.name] = f"{answer['pairs']} of {side.pairs} pairs, exit code {done.returncode}: {last}"
         rate = answer["pairs"] / answer["seconds"]
         session.rates.setdefault(side.name, []).append(rate)
         say(f"  {side.name:20} {rate:>10,.0f} pairs/s")

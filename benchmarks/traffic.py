@@ -32,6 +32,7 @@ FETCH = {
 }
 CONSUME_RECORDS = 5_000
 CHUNK_ROWS = 5_000
+KINDS = ("predictions", "labels")
 Wire = tuple[bytes, bytes, bytes, int]
 
 
@@ -131,15 +132,15 @@ def environment_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def preload(settings: Settings, traffic: Traffic, labels: bool = True) -> float:
+def preload(settings: Settings, traffic: Traffic, kinds: tuple[str, ...] = KINDS) -> float:
     """Make all topics and fill predictions and labels (lz4, Java's partitioner, advancing time stamps); return bytes per pair."""
     from driftloop.streams.topics import ensure_topics
 
     ensure_topics(settings)
-    return fill(settings, traffic, labels)
+    return fill(settings, traffic, kinds)
 
 
-def fill(settings: Settings, traffic: Traffic, labels: bool = True) -> float:
+def fill(settings: Settings, traffic: Traffic, kinds: tuple[str, ...] = KINDS) -> float:
     """Add the traffic to topics that exist; return bytes per pair."""
     producer = Producer(
         {
@@ -156,15 +157,26 @@ def fill(settings: Settings, traffic: Traffic, labels: bool = True) -> float:
     headers = [("content-type", MSGPACK.encode())] if traffic.packed else []
     size_bytes = 0
     for predictions, answers in traffic.chunks(traffic.start_ms()):
-        for kind, wires in (("predictions", predictions), ("labels", answers if labels else [])):
+        for kind, wires in zip(KINDS, (predictions, answers), strict=True):
             topic = settings.topic(kind)
-            for key, _, value, at_ms in wires:
+            for key, _, value, at_ms in wires if kind in kinds else ():
                 size_bytes += len(value)
                 _send(producer, {"topic": topic, "key": key, "value": value, "timestamp": at_ms, "headers": headers})
     left = producer.flush(120)
     if left:
         raise RuntimeError(f"all records must be acknowledged, got {left} that are not")
     return size_bytes / traffic.pairs
+
+
+def forget_state(settings: Settings) -> None:
+    """Empty the state topic, since a data plane refuses a new group beside state that an earlier one left."""
+    from driftloop.streams.topics import admin_client, ensure_topics
+
+    name, admin = settings.topic("state"), admin_client(settings)
+    admin.delete_topics([name])[name].result()
+    while name in admin.list_topics(timeout=10).topics:
+        time.sleep(0.05)
+    ensure_topics(settings)
 
 
 def _send(producer: Producer, record: dict[str, Any]) -> None:
