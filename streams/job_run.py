@@ -140,17 +140,7 @@ class JobRun:
         if promoted:
             serving = self._serving(outcome, registry, judged, told)
             version = serving.version
-            told.append(
-                ModelPromoted(
-                    model=request.model,
-                    version=serving.version,
-                    digest=serving.digest,
-                    reason=f"{outcome.arm}: " + "; ".join(reasons),
-                    previous_version=judged.version,
-                    job_id=request.job_id,
-                    metric=verdict.candidate,
-                )
-            )
+            told.append(self._promotion(serving, judged, outcome))
         else:
             told.append(ModelRejected(model=request.model, reasons=reasons, job_id=request.job_id, verdict=verdict))
         told.append(
@@ -168,6 +158,17 @@ class JobRun:
             )
         )
         return told
+
+    def _promotion(self, serving: ModelRegistered, judged: ModelRegistered, outcome: Outcome) -> ModelPromoted:
+        return ModelPromoted(
+            model=self.request.model,
+            version=serving.version,
+            digest=serving.digest,
+            reason=f"{outcome.arm}: " + "; ".join(outcome.verdict.reasons),
+            previous_version=judged.version,
+            job_id=self.request.job_id,
+            metric=outcome.verdict.candidate,
+        )
 
     def _serving(self, outcome: Outcome, registry: Registry, judged: ModelRegistered, told: list[Event]) -> ModelRegistered:
         versions = registry.versions(self.request.model)

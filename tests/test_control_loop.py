@@ -1,0 +1,130 @@
+"""The control plane stepped by hand: the same requests as on Kafka, found again after its memory is lost."""
+
+from driftloop.schemas.cloudevents import encode_event
+from driftloop.schemas.codecs import decode
+from driftloop.schemas.events import (
+    AlertEvent,
+    DriftClosed,
+    DriftOpened,
+    DriftUpdated,
+    Event,
+    JobCommand,
+    JobFinished,
+    Position,
+    RowRange,
+)
+from driftloop.settings import Settings
+from driftloop.streams.control_loop import ControlLoop
+from driftloop.streams.memory import MemoryTransport
+from driftloop.streams.transport import Outgoing
+
+SETTINGS = Settings()
+HERE = Position(topic="labels", partition=0, offset=500, ts=1.0)
+ROWS = RowRange(partition=0, start_offset=5, labels_start_offset=5)
+
+
+def opened(rows: int) -> DriftOpened:
+    return DriftOpened(
+        model="m",
+        episode_id="e1",
+        version=1,
+        signal="error",
+        detector="adwin",
+        parameters={},
+        direction="worse",
+        severity="high",
+        before_mean=0.1,
+        after_mean=0.6,
+        effect=1.6,
+        change_point=HERE,
+        detected_at=HERE,
+        rows=ROWS,
+        labelled_rows=rows,
+    )
+
+
+def updated(rows: int) -> DriftUpdated:
+    return DriftUpdated(
+        model="m",
+        episode_id="e1",
+        version=1,
+        signal="error",
+        direction="worse",
+        severity="high",
+        after_mean=0.6,
+        effect=1.6,
+        rows=ROWS,
+        labelled_rows=rows,
+        updated_at=HERE,
+    )
+
+
+def closed() -> DriftClosed:
+    return DriftClosed(
+        model="m", episode_id="e1", version=1, signal="error", reason="settled", after_mean=0.6, labelled_rows=9, closed_at=HERE
+    )
+
+
+def finished(job_id: str) -> JobFinished:
+    return JobFinished(model="m", job_id=job_id, recipe="repair", outcome="promoted", reasons=(), duration_s=1.0)
+
+
+def send(transport: MemoryTransport, kind: str, *events: Event) -> None:
+    for event in events:
+        transport.sender().send(Outgoing(SETTINGS.topic(kind), *encode_event(event, 0.0)))
+
+
+def drain(loop: ControlLoop) -> None:
+    while loop.step():
+        pass
+
+
+def told(transport: MemoryTransport, kind: str) -> list[str]:
+    reader = transport.reader([SETTINGS.topic(kind)])
+    carries = {"jobs": JobCommand, "alerts": AlertEvent}[kind]
+    events = [decode(record.value, carries, kind) for record in reader.poll(100, 0.0)]
+    return [event.job_id if kind == "jobs" else type(event).__name__ for event in events]
+
+
+def test_jobs_and_alerts_follow_the_episode() -> None:
+    transport = MemoryTransport()
+    loop = ControlLoop(SETTINGS, transport)
+    send(transport, "drift", opened(10))
+    drain(loop)
+    assert (told(transport, "jobs"), told(transport, "alerts")) == ([], ["AlertFired"])
+    send(transport, "drift", updated(300), updated(2000))
+    drain(loop)
+    assert told(transport, "jobs") == ["e1-2000"]
+    send(transport, "job-events", finished("e1-2000"))
+    send(transport, "drift", closed())
+    drain(loop)
+    assert told(transport, "alerts") == ["AlertFired", "AlertResolved"]
+
+
+def test_memory_is_found_again_at_every_point() -> None:
+    transport = MemoryTransport()
+    steps = [
+        ("drift", opened(10)),
+        ("drift", updated(300)),
+        ("drift", updated(2000)),
+        ("job-events", finished("e1-300")),
+        ("job-events", finished("e1-2000")),
+        ("drift", closed()),
+    ]
+    for kind, event in steps:
+        send(transport, kind, event)
+        loop = ControlLoop(SETTINGS, transport)
+        drain(loop)
+        loop.close()
+    assert told(transport, "jobs") == ["e1-300", "e1-2000"]
+    assert told(transport, "alerts") == ["AlertFired", "AlertResolved"]
+
+
+def test_a_bad_record_is_passed_over() -> None:
+    transport = MemoryTransport()
+    loop = ControlLoop(SETTINGS, transport)
+    for value in (b"", b"{", None):
+        transport.sender().send(Outgoing(SETTINGS.topic("drift"), b"m", value))
+    send(transport, "drift", opened(300))
+    drain(loop)
+    assert told(transport, "jobs") == ["e1-300"]
