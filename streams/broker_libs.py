@@ -108,7 +108,7 @@ def _java_problem() -> str | None:
     path = _java_path()
     if path is None:
         return f"Java {MIN_JAVA} or newer must be on the path or in JAVA_HOME, got none (get it: {GET_JAVA})"
-    done = subprocess.run([str(path), "-version"], capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command, no shell
+    done = subprocess.run([str(path), "-version"], capture_output=True, text=True, check=False)
     said = re.search(r'version "(\d+)(?:\.(\d+))?', done.stderr + done.stdout)
     if said is None:
         return f"Java must tell its version, got exit code {done.returncode} ({path}; get it: {GET_JAVA})"
@@ -127,7 +127,7 @@ def _bring(libs: Path) -> None:
     try:
         shutil.copy(pom_file(), work / "pom.xml")
         order = ["mvn", "-q", "-B", "-f", str(work / "pom.xml"), "dependency:copy-dependencies", "-DincludeScope=runtime"]
-        done = subprocess.run([*order, f"-DoutputDirectory={work / 'libs'}"], capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command, no shell
+        done = subprocess.run([*order, f"-DoutputDirectory={work / 'libs'}"], capture_output=True, text=True, check=False)
         if done.returncode != 0 or not _has_kafka(work / "libs"):
             tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
             raise Conflict(f"Maven must bring Apache Kafka {KAFKA_VERSION}, got exit code {done.returncode}:\n{tail}")

@@ -15,6 +15,7 @@ from driftloop.schemas.events import LabelArrived, PredictionMade
 from driftloop.schemas.partitions import partition_of
 from driftloop.schemas.records import Record
 from driftloop.settings import Settings
+from driftloop.streams.data_plane import DataPlane
 from driftloop.streams.kafka import KafkaTransport
 
 WAIT_S = 60.0
@@ -98,7 +99,7 @@ def test_plain_json_from_kcat_is_a_prediction_and_a_label(kcat: str, topics: Set
 
 @pytest.mark.kafka
 def test_kcat_reads_the_drift_that_its_own_events_tell_of(kcat: str, topics: Settings) -> None:
-    plane = pytest.importorskip("driftloop.streams.data_plane").DataPlane(topics)
+    plane = DataPlane(topics)
     chance = random.Random(7)
     made, labels = [], []
     for row in range(ROWS):
