@@ -21,6 +21,7 @@ from .transport import Transport
 STALL_S = 60.0
 PATIENCE_S = 5.0
 PAUSE_S = 0.005
+HOLD_PAUSE_S = 0.05  # a repair needs the processor more than the player does
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,18 +163,18 @@ class Player:
         while True:
             worked = stage.service.pump()
             stage.story.read()
-            behind = self._behind(stop)
-            expected = stage.story.expected()
+            pause_s = PAUSE_S
             if stage.story.repairing or self._swap_due():
                 waited.hold(stage.settings.worker.job_timeout_s * stage.settings.worker.max_attempts + STALL_S)
-            elif behind > lead:
+                pause_s = HOLD_PAUSE_S
+            elif (behind := self._behind(stop)) > lead:
                 waited.progress(behind)
-            elif expected is None:
+            elif (expected := stage.story.expected()) is None:
                 break
             elif waited.expecting(expected):
                 stage.story.give_up(expected)
             if not worked:
-                time.sleep(PAUSE_S)
+                time.sleep(pause_s)
         self.score.held_s += waited.held_s()
 
     def _swap_due(self) -> bool:
