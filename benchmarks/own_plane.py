@@ -77,10 +77,12 @@ def main() -> None:
     plane = DataPlane(load_settings())
     look = Look(plane, int(order.get("records", 2 * order.get("pairs", 0))), kill=bool(order.get("kill")))
     threading.Thread(target=look, daemon=True).start()
+    began_s = time.thread_time()
     try:
         plane.run(look.stop)
     finally:
-        print(json.dumps(look.answer()), flush=True)
+        # Of the data plane's thread alone; librdkafka has threads of its own.
+        print(json.dumps({**look.answer(), "thread_cpu_s": round(time.thread_time() - began_s, 3)}), flush=True)
 
 
 if __name__ == "__main__":
