@@ -32,4 +32,5 @@ def produce(producer: Producer, outgoing: Outgoing) -> None:
         headers=list(outgoing.headers),
         # 0 means now.
         timestamp=0 if outgoing.timestamp_ms is None else outgoing.timestamp_ms,
+        partition=-1 if outgoing.partition is None else outgoing.partition,
     )

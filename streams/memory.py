@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from ..schemas.errors import Conflict
 from ..schemas.partitions import partition_of
@@ -15,6 +16,7 @@ from ..schemas.records import Record
 from .transport import Outgoing, Reader, Sender, Start, Work
 
 Part = tuple[str, int]
+NO_OFFSETS: Mapping[tuple[str, str, int], int] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -70,11 +72,15 @@ class MemoryTransport:
         with self._changed:
             return dict(self._group(group, topic).offsets)
 
-    def append(self, outputs: Sequence[Outgoing]) -> None:
-        """Add records all at once, so that no reader sees a part of them."""
+    def append(self, outputs: Sequence[Outgoing], offsets: Mapping[tuple[str, str, int], int] = NO_OFFSETS) -> None:
+        """Add records and set offsets by (group, topic, partition) all at once, so that no reader sees a part of them."""
         with self._changed:
+            for (group, topic, part), offset in offsets.items():
+                self._group(group, topic).offsets[part] = offset
             for outgoing in outputs:
-                partition = partition_of(outgoing.key, self.partitions)
+                partition = outgoing.partition
+                if partition is None:
+                    partition = partition_of(b"" if outgoing.key is None else outgoing.key, self.partitions)
                 log = self._topic(outgoing.topic)[partition]
                 stamp = int(self._clock() * 1000) if outgoing.timestamp_ms is None else outgoing.timestamp_ms
                 log.append(

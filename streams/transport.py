@@ -14,13 +14,14 @@ Start = Literal["earliest", "latest"] | Mapping[tuple[str, int], int]
 
 
 class Outgoing(NamedTuple):
-    """Be one record to send; the partition follows from the key (murmur2), the time stamp is now where it is None."""
+    """Be one record to send; `partition` None follows from the key (murmur2), `timestamp_ms` None is now."""
 
     topic: str
-    key: bytes
+    key: bytes | None
     value: bytes | None
     headers: Headers = ()
     timestamp_ms: int | None = None
+    partition: int | None = None
 
 
 class Sender(Protocol):
