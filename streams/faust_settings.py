@@ -17,6 +17,9 @@ with warnings.catch_warnings():
     # Its dependencies use what Python 3.12+ calls deprecated; nothing the user could change.
     warnings.simplefilter("ignore", DeprecationWarning)
     import faust
+    from faust import App
+
+__all__ = ["App", "credentials", "faust_options", "group_of"]
 
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 

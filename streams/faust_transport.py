@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor  # type: ignore[import-untyped,unused-ignore]
 from faust.transport.drivers import aiokafka as driver
 
 URL_SCHEME = "driftloop"

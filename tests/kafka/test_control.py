@@ -109,7 +109,7 @@ def control(settings: Settings) -> Iterator[ControlPlane]:
     def run() -> None:
         try:
             plane.run(stop)
-        except BaseException as problem:
+        except BaseException as problem:  # noqa: BLE001 - shown by the assertion below
             problems.append(problem)
 
     thread = threading.Thread(target=run)
