@@ -1,4 +1,4 @@
-"""The data plane over the memory transport, stepped by hand: the same merge and monitor, no checkpoints, since nothing outlives the process."""
+"""The data plane over the memory transport, stepped by hand: same merge, same monitor; no checkpoints, as nothing outlives the process."""
 
 from __future__ import annotations
 

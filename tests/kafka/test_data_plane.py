@@ -17,7 +17,8 @@ from driftloop.streams.data_plane import DataPlane
 from driftloop.streams.kafka import KafkaTransport
 
 pytestmark = pytest.mark.kafka
-START_MS = 1_700_000_000_000
+# Recent: the broker deletes segments whose newest record time stamp is beyond retention.
+START_MS = int(time.time() * 1000) - 3_600_000
 WAIT_S = 30.0
 
 
