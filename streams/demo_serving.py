@@ -88,11 +88,20 @@ class ClientLog:
 
 def train_first(table: Table, rows: int, model: str) -> publishing.NewModel:
     """Return a small model trained on the first rows."""
+    import torch
+
     from ..compression.small_model import train_small_model
 
+    # Two torch threads that contend for a processor are many times slower than one; the service next door wants the other.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     signature = Signature(task="classification", features=table.names, classes=table.classes)
     train = Rows(table.features[:rows], table.labels[:rows], np.arange(rows, dtype=np.int64))
-    return publishing.NewModel(model, train_small_model(train, signature), signature, recipe="first", trained_rows=rows)
+    try:
+        onnx = train_small_model(train, signature)
+    finally:
+        torch.set_num_threads(threads)
+    return publishing.NewModel(model, onnx, signature, recipe="first", trained_rows=rows)
 
 
 def publish_first(settings: Settings, transport: Transport, new: publishing.NewModel) -> None:

@@ -170,7 +170,10 @@ class Player:
             elif (behind := self._behind(stop)) > lead:
                 waited.progress(behind)
             elif (expected := stage.story.expected()) is None:
-                break
+                known = len(stage.story.told)
+                stage.story.read()
+                if len(stage.story.told) == known:
+                    break
             elif waited.expecting(expected):
                 stage.story.give_up(expected)
             if not worked:
