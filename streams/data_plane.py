@@ -93,9 +93,10 @@ class DataPlane:
             self._guarded(self._work)
 
     def _close(self) -> None:
+        # The group before the readers: leaving it revokes the partitions, which the callback takes from the readers.
         self._producer.close()
-        self._readers.close()
         self._group.close()
+        self._readers.close()
         self._producer.close()
 
     def _work(self) -> None:
@@ -266,7 +267,7 @@ class DataPlane:
     def _abandon(self) -> None:
         try:
             self._producer.abort()
-        except OutcomeUnknown:
+        except (MustRollBack, OutcomeUnknown):
             self._producer.start()
         self._policy.reset()
 

@@ -63,7 +63,7 @@ class Group:
             error = message.error()
             if error is None:
                 continue
-            if error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
+            if error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
                 slot = self._settings.data_plane.slot
                 raise Conflict(f"slot must belong to one process, got another one with slot {slot}: {error.str()}")
             log.warning("the group goes on after: %s", error.str())
