@@ -53,6 +53,8 @@ REFUSED = frozenset(
         KafkaError.INVALID_RECORD,
     }
 )
+# What a consumer says whose static membership another process took: librdkafka delivers _FATAL, and its fatal() says False then.
+DISPLACED = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL})
 TIMEOUTS = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError.REQUEST_TIMED_OUT})
 
 
@@ -289,7 +291,7 @@ class KafkaWork:
         return found.offset, metadata if isinstance(metadata, dict) else {}
 
     def _settle(self, error: KafkaError, committed: int) -> None:
-        if error.code() in FENCED:
+        if error.code() in FENCED | DISPLACED:
             self._fenced = True
         elif error.code() in MOVED:
             self._recheck = True
@@ -301,7 +303,7 @@ class KafkaWork:
         error = message.error()
         if error is None:
             return True
-        if error.code() == KafkaError.FENCED_INSTANCE_ID or error.fatal():
+        if error.code() in DISPLACED or error.fatal():
             self._fenced = True
             if not quiet:
                 raise Conflict(

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.schemas.errors import DriftloopError
+from driftloop.schemas.errors import Conflict, DriftloopError
 from driftloop.settings import Settings
 from driftloop.streams import serve as serving
 from driftloop.streams.serve import serve
+from driftloop.streams.topics import admin_client
 
 pytestmark = pytest.mark.kafka
 
@@ -65,3 +66,26 @@ def test_a_role_that_fails_ends_the_others(topics: Settings, monkeypatch: pytest
     monkeypatch.setitem(serving.ROLES, "monitor", fail)
     with pytest.raises(DriftloopError, match="broken on purpose"):
         serve(topics, ["monitor", "worker"], threading.Event())
+
+
+def wait_for_member(settings: Settings, group: str, timeout_s: float = 30.0) -> None:
+    deadline, admin = time.monotonic() + timeout_s, admin_client(settings)
+    while True:
+        found = admin.describe_consumer_groups([group])[group].result(timeout_s)
+        if any(member.assignment.topic_partitions for member in found.members):
+            return
+        assert time.monotonic() < deadline, found.members
+        time.sleep(0.1)
+
+
+def test_a_second_worker_with_the_same_slot_ends_the_first(topics: Settings, environment: dict[str, str], tmp_path: Path) -> None:
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    with service(environment, logs[0], "worker") as first:
+        wait_for_line(logs[0], "ready: worker", first)
+        wait_for_member(topics, topics.worker.group)
+        with service(environment, logs[1], "worker") as second:
+            assert first.wait(40) == Conflict.exit_code, logs[0].read_text("utf-8")
+            assert "slot must belong to one process, got another one with slot 0" in logs[0].read_text("utf-8")
+            wait_for_line(logs[1], "ready: worker", second)
+            os.kill(second.pid, signal.SIGTERM)
+            assert second.wait(25) == 0, logs[1].read_text("utf-8")
