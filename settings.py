@@ -60,6 +60,16 @@ class Settings(Section):
         """Return the full name of a topic."""
         return self.topics.prefix + kind
 
+    @property
+    def monitor_group(self) -> str:
+        """Return the consumer group of the data plane; with the prefix, since a slot of one deployment must not fence another's."""
+        return self.topics.prefix + self.data_plane.group
+
+    @property
+    def worker_group(self) -> str:
+        """Return the consumer group of the workers."""
+        return self.topics.prefix + self.worker.group
+
     def redacted(self) -> dict[str, Any]:
         """Return all settings with secrets replaced by stars."""
         plain = self.model_dump(mode="json")

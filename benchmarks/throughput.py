@@ -88,7 +88,7 @@ def run_side(session: Session, side: Side) -> None:
     settings = session.settings(side.topics, f"{side.name}-{secrets.token_hex(4)}")
     order = {
         "bootstrap": session.bootstrap,
-        "group": settings.data_plane.group,
+        "group": settings.monitor_group,
         "pairs": side.pairs,
         "fetch": FETCH,
         "consume_records": CONSUME_RECORDS,

@@ -113,7 +113,7 @@ class Traffic:
         return model.encode(), identity.encode(), value, at_ms
 
 
-def settings_of(bootstrap: str, prefix: str, group: str = "driftloop-monitor") -> Settings:
+def settings_of(bootstrap: str, prefix: str, group: str = "monitor") -> Settings:
     """Return the default settings with topics and a group of their own."""
     return Settings(
         kafka={"bootstrap.servers": bootstrap}, topics=TopicsConfig(prefix=prefix), data_plane=DataPlaneConfig(group=group)

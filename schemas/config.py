@@ -54,7 +54,7 @@ class MonitorConfig(Section):
 class DataPlaneConfig(Section):
     """Size the batches and commits of the data plane."""
 
-    group: str = "driftloop-monitor"
+    group: str = Field("monitor", min_length=1, max_length=100, description="of consumers, after the topic prefix")
     slot: str = Field("0", description="names the transactional id and the static group member; one process each")
     batch_records: int = Field(5_000, ge=1, le=100_000)
     linger_s: float = Field(0.02, gt=0, lt=0.2, description="consume() waits this long unless a batch is full")
@@ -86,7 +86,7 @@ class PolicyConfig(Section):
 class WorkerConfig(Section):
     """Bound the jobs."""
 
-    group: str = "driftloop-worker"
+    group: str = Field("worker", min_length=1, max_length=100, description="of consumers, after the topic prefix")
     slot: str = "0"
     job_timeout_s: float = Field(600.0, gt=0)
     job_memory_bytes: int = Field(8 * 1024**3, ge=256 * 1024**2, description="address space of the child process")

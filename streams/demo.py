@@ -130,13 +130,11 @@ def _local_broker(stack: ExitStack, console: Console) -> str | None:
 
 
 def _own_settings(settings: Settings, config: DemoConfig) -> Settings:
-    """Return the settings with topics, groups and a store that no other run has; all else is the user's."""
+    """Return the settings with topics and a store that no other run has; all else is the user's."""
     prefix = f"demo-{secrets.token_hex(4)}."
     return settings.model_copy(
         update={
             "topics": settings.topics.model_copy(update={"prefix": prefix}),
-            "data_plane": settings.data_plane.model_copy(update={"group": f"{prefix}monitor"}),
-            "worker": settings.worker.model_copy(update={"group": f"{prefix}worker"}),
             "store": settings.store.model_copy(update={"url": str(config.plot.parent.absolute() / "models")}),
         }
     )

@@ -80,7 +80,7 @@ class MemoryPlane:
         self._transport.append(outputs)
 
     def _commit(self, partition: int, batch: Batch) -> None:
-        group = self._settings.data_plane.group
+        group = self._settings.monitor_group
         for kind in DATA_PLANE_INPUTS:
             offsets = getattr(batch, kind).offsets
             if offsets:

@@ -39,7 +39,9 @@ class Group:
         config = settings.data_plane
         self._settings = settings
         self._topics = {settings.topic(kind): kind for kind in DATA_PLANE_INPUTS}
-        member = Membership(config.group, config.slot, config.session_timeout_s, config.max_poll_interval_s, MEMBER_MEMORY_BYTES)
+        member = Membership(
+            settings.monitor_group, config.slot, config.session_timeout_s, config.max_poll_interval_s, MEMBER_MEMORY_BYTES
+        )
         self._consumer = Consumer({**member_properties(settings, member), "queued.min.messages": 1}, logger=log)
         self._on_assign = on_assign
         self._on_revoke = on_revoke

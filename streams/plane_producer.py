@@ -47,7 +47,7 @@ class PlaneProducer:
         self._settings = settings
         self._make = make
         self._properties = {
-            **transactional_properties(settings, f"{config.group}-{config.slot}", config.transaction_timeout_s),
+            **transactional_properties(settings, f"{settings.monitor_group}-{config.slot}", config.transaction_timeout_s),
             "message.max.bytes": MAX_MESSAGE_BYTES,
         }
         self._timeout_s = config.transaction_timeout_s / 2
@@ -141,5 +141,5 @@ class PlaneProducer:
             raise OutcomeUnknown(f"transaction's outcome is unknown: {error.str()}")
 
     def _taken(self, error: KafkaError) -> Conflict:
-        slot, group = self._settings.data_plane.slot, self._settings.data_plane.group
+        slot, group = self._settings.data_plane.slot, self._settings.monitor_group
         return Conflict(f"slot must belong to one process, got another one with slot {slot} of {group}: {error.str()}")

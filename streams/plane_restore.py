@@ -53,7 +53,7 @@ class Restorer:
     def _pointer(self, partition: int, found: Mapping[str, tuple[int, str | None]]) -> Known:
         if not found:
             return None
-        where = f"group {self._settings.data_plane.group}, partition {partition}"
+        where = f"group {self._settings.monitor_group}, partition {partition}"
         seqs = {decode_pointer(metadata, where) for _, metadata in found.values()}
         if len(seqs) != 1 or found.keys() != set(DATA_PLANE_INPUTS):
             raise SnapshotInvalid(f"committed offsets must be of one checkpoint, got {dict(found)} ({where})")

@@ -188,7 +188,7 @@ class Player:
         """Return by how many rows the monitor's committed offsets are behind what was sent."""
         settings, behind = self._stage.settings, 0
         for kind, sent in (("predictions", stop - self._first_row), ("labels", self._next_label - self._first_row)):
-            committed = self._stage.transport.committed(settings.data_plane.group, settings.topic(kind))
+            committed = self._stage.transport.committed(settings.monitor_group, settings.topic(kind))
             behind = max(behind, sent - sum(committed.values()))
         return behind
 

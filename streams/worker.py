@@ -41,7 +41,7 @@ class Worker:
     def __init__(self, settings: Settings, transport: Transport) -> None:
         self._settings = settings
         self._transport = transport
-        self._work = transport.work(settings.worker.group, settings.topic("jobs"), settings.worker.slot)
+        self._work = transport.work(settings.worker_group, settings.topic("jobs"), settings.worker.slot)
         self._view = JobView(settings, transport)
         self._sender = transport.sender()
         self._stop = threading.Event()

@@ -67,14 +67,14 @@ def broker(request: pytest.FixtureRequest) -> Iterator[BrokerAddress]:
 
 @pytest.fixture
 def settings(broker: BrokerAddress, tmp_path: Path) -> Settings:
-    """Give settings with a topic prefix and groups that no other test has."""
+    """Give settings with a topic prefix, and so groups, that no other test has."""
     kafka = {**load_settings(environment=os.environ).kafka, "bootstrap.servers": broker.bootstrap_servers}
     prefix = f"t{secrets.token_hex(4)}."
     return Settings(
         kafka=kafka,
         topics=TopicsConfig(prefix=prefix, partitions=2),
-        data_plane=DataPlaneConfig(group=f"{prefix}monitor", session_timeout_s=6, max_poll_interval_s=30, transaction_timeout_s=10),
-        worker=WorkerConfig(group=f"{prefix}worker", session_timeout_s=6),
+        data_plane=DataPlaneConfig(session_timeout_s=6, max_poll_interval_s=30, transaction_timeout_s=10),
+        worker=WorkerConfig(session_timeout_s=6),
         store=StoreConfig(url=str(tmp_path / "store")),
     )
 

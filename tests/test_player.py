@@ -60,7 +60,7 @@ class Service:
 
     def __init__(self, transport: MemoryTransport, settings: Settings, repair_pumps: int = 20) -> None:
         self.settings, self.sender, self.repair_pumps = settings, transport.sender(), repair_pumps
-        group = settings.data_plane.group
+        group = settings.monitor_group
         self.inputs = [transport.work(group, settings.topic(kind), "0") for kind in ("predictions", "labels")]
         self.jobs = transport.work("jobs", settings.topic("jobs"), "0")
         self.control = ControlLoop(settings, transport)

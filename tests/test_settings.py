@@ -75,3 +75,12 @@ def test_a_wrong_secret_is_not_quoted() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().topics = None  # type: ignore[assignment,misc]
+
+
+def test_groups_carry_the_topic_prefix() -> None:
+    one, other = (load_settings(environment={"DRIFTLOOP_TOPICS__PREFIX": prefix}) for prefix in ("one.", "other."))
+    assert (Settings().monitor_group, Settings().worker_group) == ("driftloop.monitor", "driftloop.worker")
+    assert (one.monitor_group, one.worker_group) == ("one.monitor", "one.worker")
+    assert {one.monitor_group, one.worker_group}.isdisjoint({other.monitor_group, other.worker_group})
+    named = load_settings(environment={"DRIFTLOOP_DATA_PLANE__GROUP": "mine", "DRIFTLOOP_WORKER__GROUP": "theirs"})
+    assert (named.monitor_group, named.worker_group) == ("driftloop.mine", "driftloop.theirs")

@@ -154,7 +154,7 @@ def test_a_job_that_ends_its_worker_again_and_again_is_given_up(settings: Settin
     transport = MemoryTransport()
     send(settings, transport, "jobs", request(settings))
     for _ in range(settings.worker.max_attempts):
-        work = transport.work(settings.worker.group, settings.topic("jobs"), "0")
+        work = transport.work(settings.worker_group, settings.topic("jobs"), "0")
         record = work.take(0.1)
         assert record is not None
         work.attempt(record)

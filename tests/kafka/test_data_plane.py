@@ -65,7 +65,7 @@ def wait_committed(settings: Settings, failures: list[BaseException]) -> None:
         # A group's coordinator may still be loading.
         with suppress(BrokerUnavailable):
             for kind in ends:
-                done[kind] = sum(transport.committed(settings.data_plane.group, settings.topic(kind)).values())
+                done[kind] = sum(transport.committed(settings.monitor_group, settings.topic(kind)).values())
         if done == ends:
             return
         assert time.monotonic() < deadline, (done, ends)
@@ -82,7 +82,7 @@ def read(settings: Settings, kind: str) -> list[Any]:
 
 
 def own(settings: Settings, **changes: Any) -> Settings:
-    plane = settings.data_plane.model_copy(update={"group": f"{settings.topics.prefix}plane", **changes})
+    plane = settings.data_plane.model_copy(update=changes)
     return settings.model_copy(update={"data_plane": DataPlaneConfig(**plane.model_dump())})
 
 

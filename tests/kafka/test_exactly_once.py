@@ -86,7 +86,7 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
 
 
 def committed(settings: Settings) -> int:
-    transport, group = KafkaTransport(settings), settings.data_plane.group
+    transport, group = KafkaTransport(settings), settings.monitor_group
     try:
         return sum(sum(transport.committed(group, settings.topic(kind)).values()) for kind in ("predictions", "labels"))
     except BrokerUnavailable:

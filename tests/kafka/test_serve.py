@@ -82,7 +82,7 @@ def test_a_second_worker_with_the_same_slot_ends_the_first(topics: Settings, env
     logs = [tmp_path / "first.log", tmp_path / "second.log"]
     with service(environment, logs[0], "worker") as first:
         wait_for_line(logs[0], "ready: worker", first)
-        wait_for_member(topics, topics.worker.group)
+        wait_for_member(topics, topics.worker_group)
         with service(environment, logs[1], "worker") as second:
             assert first.wait(40) == Conflict.exit_code, logs[0].read_text("utf-8")
             assert "slot must belong to one process, got another one with slot 0" in logs[0].read_text("utf-8")

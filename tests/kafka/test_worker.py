@@ -84,6 +84,6 @@ def wait_until_committed(settings: Settings, transport: KafkaTransport, timeout_
     deadline = time.monotonic() + timeout_s
     topic = settings.topic("jobs")
     ends = {part: end for part, end in transport.end_offsets(topic).items() if end}
-    while {part: at for part, at in transport.committed(settings.worker.group, topic).items() if part in ends} != ends:
+    while {part: at for part, at in transport.committed(settings.worker_group, topic).items() if part in ends} != ends:
         assert time.monotonic() < deadline
         time.sleep(0.1)
