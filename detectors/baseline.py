@@ -71,23 +71,61 @@ def of_numbers(values: Floats) -> Baseline | None:
         limit = 2.0 * ROBUST_SD * spread
         kept = np.minimum(np.maximum(values, median - limit), median + limit)
     center, scale = float(kept.mean()), float(kept.std())
+    return _of_moments(center, scale, correlation_rows(kept))
+
+
+def of_number_columns(values: Floats) -> list[Baseline | None]:
+    """Return what `of_numbers` says of every column of (rows, columns), bit for bit, with a few calls for all."""
+    # Rows of the transposed copy are contiguous, so that numpy adds them up just as it adds up one column alone.
+    columns = np.ascontiguousarray(values.T)
+    whole = np.flatnonzero(~np.isnan(columns).any(axis=1))
+    found: list[Baseline | None] = [None] * len(columns)
+    for at in sorted(set(range(len(columns))) - set(whole.tolist())):
+        found[at] = of_numbers(columns[at])
+    if len(whole) and columns.shape[1] >= MIN_VALUES:
+        for at, one in zip(whole.tolist(), _of_whole(columns[whole]), strict=True):
+            found[at] = one
+    return found
+
+
+def _of_whole(columns: Floats) -> list[Baseline]:
+    median = np.median(columns, axis=1)[:, None]
+    spread = np.median(np.abs(columns - median), axis=1)[:, None] * MAD_TO_SD
+    limit = np.where(spread > 0.0, 2.0 * ROBUST_SD * spread, np.inf)
+    kept = np.minimum(np.maximum(columns, median - limit), median + limit)
+    centers, scales = kept.mean(axis=1).tolist(), kept.std(axis=1).tolist()
+    correlations = _correlations(kept)
+    return [_of_moments(*one) for one in zip(centers, scales, correlations, strict=True)]
+
+
+def _of_moments(center: float, scale: float, correlation: float) -> Baseline:
     floor = max(abs(center) * 1e-6, 1e-12)
     if not scale > floor:
         # A constant: anything else is a move, but a rare single one is not yet a change.
         return Baseline(center, max(abs(center) * 1e-3, 1e-9), 0.0, 1.0, 1.0)
-    return Baseline(center, scale, 0.0, 1.0, correlation_rows(kept))
+    return Baseline(center, scale, 0.0, 1.0, correlation)
+
+
+def _correlations(columns: Floats) -> list[float]:
+    centred = columns - columns.mean(axis=1)[:, None]
+    powers = (centred * centred).sum(axis=1).tolist()
+    products = (centred[:, 1:] * centred[:, :-1]).sum(axis=1).tolist()
+    return [_correlation_rows(*one, columns.shape[1]) for one in zip(powers, products, strict=True)]
 
 
 def correlation_rows(values: Floats) -> float:
     """Return (1 + r) / (1 - r) of the lag-1 correlation r, 1 where r is within its own noise."""
     centred = values - values.mean()
-    power = float((centred * centred).sum())
+    return _correlation_rows(float((centred * centred).sum()), float((centred[1:] * centred[:-1]).sum()), len(values))
+
+
+def _correlation_rows(power: float, product: float, rows: int) -> float:
     if power <= 0.0:
         return 1.0
-    lag_1 = float((centred[1:] * centred[:-1]).sum()) / power
-    if lag_1 < 2.0 / math.sqrt(len(values)):
+    lag_1 = product / power
+    if lag_1 < 2.0 / math.sqrt(rows):
         return 1.0
-    lag_1 = min(lag_1 + 1.0 / len(values), MAX_CORRELATION)
+    lag_1 = min(lag_1 + 1.0 / rows, MAX_CORRELATION)
     return (1.0 + lag_1) / (1.0 - lag_1)
 
 

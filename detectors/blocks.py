@@ -2,7 +2,7 @@
 
 A lane is a bundle of signals that share rows and a block clock, such as all inputs of one model. Rows are standardised, clipped and
 rounded to 2^-20 of a standard deviation: sums of such numbers are exact in float64, so they do not depend on how the log was cut.
-Lanes in warm-up are fed chunk by chunk, all others by a few numpy calls over the whole batch.
+Lanes in warm-up are fed chunk by chunk, all others by a few numpy calls over the whole batch. Of a `raw` lane nothing is summed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 from .columns import Floats, Ints
 
 UNIT = float(2**20)
+# Fresh memory of a batch costs a page fault each 4 kB; beyond this many numbers it is given back all the same.
+KEPT_ROOM = 1_000_000
 
 
 @dataclass(slots=True)
@@ -51,6 +53,24 @@ class Block:
     last: tuple[int, int, float]
 
 
+@dataclass(slots=True)
+class Blocks:
+    """Hold the full blocks of a batch, those of one lane in a row; columns of length n, see Block.
+
+    `present` is None where nothing was missing in any block; `gaps` says in which something was. `closing`: order of the last row.
+    """
+
+    means: Floats
+    present: Ints | None
+    gaps: list[bool]
+    scores: list[list[float]]
+    rows: list[int]
+    first: Ints
+    first_ts: Floats
+    row: list[int]
+    closing: list[int]
+
+
 class Tap(Protocol):
     """Take raw rows of a lane in warm-up."""
 
@@ -75,6 +95,8 @@ class Bank:
         self.fill = np.zeros(0, np.int64)
         self.block_rows = np.ones(0, np.int64)
         self.slow = np.zeros(0, np.bool_)
+        self.raw = np.zeros(0, np.bool_)
+        self._room = np.empty((0, width))
         self.first = np.zeros((0, 2), np.int64)
         self.first_ts = np.zeros(0)
 
@@ -102,25 +124,40 @@ class Bank:
         self.missing[lane] = 0
 
     def _grow(self, lanes: int) -> None:
-        for name in ("center", "factor", "mean", "weight", "sums", "missing", "fill", "block_rows", "slow", "first", "first_ts"):
+        for name in (
+            "center",
+            "factor",
+            "mean",
+            "weight",
+            "sums",
+            "missing",
+            "fill",
+            "block_rows",
+            "slow",
+            "raw",
+            "first",
+            "first_ts",
+        ):
             old = getattr(self, name)
             new = np.zeros((lanes, *old.shape[1:]), old.dtype)
             new[: len(old)] = old
             setattr(self, name, new)
 
-    def standardise(self, values: Floats, lanes: Ints | slice) -> tuple[Floats, Ints | None]:
-        """Return z in whole units of 2^-20, 0 where missing, and where anything is missing the (n, width) mask as integers."""
+    def standardise(self, values: Floats, lanes: Ints | slice) -> Floats:
+        """Return z in whole units of 2^-20, NaN where missing; it lasts until the next call."""
+        if values.size > KEPT_ROOM:
+            z = np.empty(values.shape)
+        else:
+            if len(self._room) < len(values):
+                self._room = np.empty(values.shape)
+            z = self._room[: len(values)]
         with np.errstate(over="ignore", invalid="ignore"):
-            z = values - self.center[lanes]
+            np.subtract(values, self.center[lanes], out=z)
             z *= self.factor[lanes]
         np.minimum(z, self.limit, out=z)
         np.maximum(z, -self.limit, out=z)
         np.rint(z, out=z)
-        gone = np.isnan(z)
-        if not gone.any():
-            return z, None
-        z[gone] = 0.0
-        return z, gone.astype(np.int64)
+        return z
 
     def judge(self, sums: Floats, missing: Ints | None, lanes: Ints) -> tuple[Floats, list[list[float]]]:
         """Return means in z, and in standard deviations of a block, of full blocks of these lanes; (n, width) each."""
@@ -134,12 +171,30 @@ class Bank:
         return means, ((means - self.mean[lanes]) * self.weight[lanes] * np.sqrt(present / rows)).tolist()
 
 
+def sums_of(z: Floats, start: Ints) -> tuple[Floats, Ints | None]:
+    """Return sums of z and counts of what is missing over the rows from each start to the next; None where nothing is missing."""
+    sums = np.add.reduceat(z, start, axis=0)
+    # A gap makes its sum NaN, so that whole columns without one need no second look.
+    columns = np.flatnonzero(np.isnan(sums).any(axis=0))
+    if not len(columns):
+        return sums, None
+    some = z[:, columns]
+    gone = np.isnan(some)
+    some[gone] = 0.0
+    sums[:, columns] = np.add.reduceat(some, start, axis=0)
+    missing = np.zeros(sums.shape, np.int64)
+    missing[:, columns] = np.add.reduceat(gone.astype(np.int64), start, axis=0)
+    return sums, missing
+
+
 class Flow:
     """Lead one batch through a bank: hand out each lane's full blocks one after the other, in the lane's order.
 
     The caller takes blocks of all lanes in the order of the rows that closed them; when it changes a lane's transform or block
     length on the way, it says so by `bank.slow`, and what was summed ahead is summed again.
     """
+
+    full: Blocks
 
     def __init__(self, bank: Bank, feed: Feed) -> None:
         self.bank = bank
@@ -150,21 +205,36 @@ class Flow:
         starts = np.concatenate((np.zeros(1, np.int64), change))
         self._lanes: Ints = feed.lane[starts]
         self._lane_list: list[int] = self._lanes.tolist()
-        self._blocks: list[Block] = []
-        self._closing: list[int] = []
         self._ends: Ints = np.append(change, len(feed.lane))
         slow = bank.slow[self._lanes]
         self._slow: list[bool] = slow.tolist()
         self._cursor: list[int] = starts.tolist()
-        self._next = [0] * len(starts)
-        self._stop = [0] * len(starts)
+        self.next = [0] * len(starts)
+        self.stop = [0] * len(starts)
+        self.busy: list[int] = []
+        if slow.any():
+            self._warm(np.flatnonzero(slow), starts)
         fast = np.flatnonzero(~slow)
         if len(fast):
             self._sum_ahead(fast, starts)
 
+    def _warm(self, slow: Ints, starts: Ints) -> None:
+        """Hand over the rows of raw lanes that fill no block."""
+        bank, lane = self.bank, self._lanes[slow]
+        rows = self._ends[slow] - starts[slow]
+        quiet = bank.raw[lane] & (bank.fill[lane] + rows < bank.block_rows[lane])
+        self.busy += slow[~quiet].tolist()
+        bank.fill[lane[quiet]] += rows[quiet]
+        for run in slow[quiet].tolist():
+            begin, end = self._cursor[run], int(self._ends[run])
+            tap = bank.taps[self._lane_list[run]]
+            if tap is not None:
+                tap.absorb(self.feed, slice(begin, end))
+            self._cursor[run] = end
+
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Yield (order, run) of the first full block of every lane that has one; a run is a lane's number in this batch."""
-        for run in range(len(self._slow)):
+        for run in self.busy:
             order = self.peek(run)
             if order is not None:
                 yield order, run
@@ -173,11 +243,20 @@ class Flow:
         """Return the lane of a run."""
         return self._lane_list[run]
 
+    def run(self, lane: int) -> int | None:
+        """Return the run of a lane, or None: it has no rows in this batch."""
+        at = int(np.searchsorted(self._lanes, lane))
+        return at if at < len(self._lane_list) and self._lane_list[at] == lane else None
+
+    def is_slow(self, run: int) -> bool:
+        """Return whether the blocks of a run are summed one by one."""
+        return self._slow[run]
+
     def peek(self, run: int) -> int | None:
         """Return the order of the row that closes the run's next full block, or None: the rest of the batch fills no block."""
         if not self._slow[run]:
-            at = self._next[run]
-            return self._closing[at] if at < self._stop[run] else None
+            at = self.next[run]
+            return self.full.closing[at] if at < self.stop[run] else None
         bank, lane, cursor = self.bank, self._lane_list[run], self._cursor[run]
         take = int(min(bank.block_rows[lane] - bank.fill[lane], self._ends[run] - cursor))
         if take > 0:
@@ -190,30 +269,34 @@ class Flow:
     def take(self, run: int) -> Block:
         """Return the block that `peek` announced."""
         if not self._slow[run]:
-            at = self._next[run]
-            self._next[run] += 1
-            return self._blocks[at]
+            at = self.next[run]
+            self.next[run] += 1
+            return self._block(self.full, at)
         bank, lane, row = self.bank, self._lane_list[run], self._cursor[run] - 1
         sums, missing = bank.sums[lane : lane + 1].copy(), bank.missing[lane : lane + 1].copy()
-        first = (int(bank.first[lane, 0]), int(bank.first[lane, 1]), float(bank.first_ts[lane]))
-        rows = int(bank.block_rows[lane])
-        block = self._block((sums, missing, np.array([lane])), [first], np.array([row]))[0]
-        bank.restart(lane, rows)
+        first = bank.first[lane : lane + 1].copy(), bank.first_ts[lane : lane + 1].copy()
+        block = self._block(self._blocks((sums, missing, np.array([lane])), first, np.array([row])), 0)
+        bank.restart(lane, block.rows)
         return block
 
-    def _block(self, what: tuple[Floats, Ints, Ints], first: list[tuple[int, int, float]], row: Ints) -> list[Block]:
+    def _blocks(self, what: tuple[Floats, Ints | None, Ints], first: tuple[Ints, Floats], row: Ints) -> Blocks:
         sums, missing, lanes = what
-        feed, some = self.feed, missing.any(axis=1)
-        any_missing = bool(some.any())
-        means, scores = self.bank.judge(sums, missing if any_missing else None, lanes)
-        rows = self.bank.block_rows[lanes]
-        present: list[Ints | None] = [None] * len(row)
-        if any_missing:
-            counts = rows[:, None] - missing
-            for at in np.flatnonzero(some).tolist():
-                present[at] = counts[at]
-        last = zip(feed.offset[row].tolist(), feed.label_offset[row].tolist(), feed.ts[row].tolist(), strict=True)
-        return [Block(*one) for one in zip(means, present, scores, rows.tolist(), first, row.tolist(), last, strict=True)]
+        gaps: list[bool] = [False] * len(row)
+        present = None
+        if missing is not None and missing.any():
+            some = np.asarray(missing.any(axis=1))
+            gaps = some.tolist()
+            present = self.bank.block_rows[lanes][:, None] - missing
+        means, scores = self.bank.judge(sums, missing if present is not None else None, lanes)
+        rows = self.bank.block_rows[lanes].tolist()
+        return Blocks(means, present, gaps, scores, rows, *first, row.tolist(), self.feed.order[row].tolist())
+
+    def _block(self, blocks: Blocks, at: int) -> Block:
+        feed, row = self.feed, blocks.row[at]
+        present = blocks.present[at] if blocks.present is not None and blocks.gaps[at] else None
+        first = (int(blocks.first[at, 0]), int(blocks.first[at, 1]), float(blocks.first_ts[at]))
+        last = (int(feed.offset[row]), int(feed.label_offset[row]), float(feed.ts[row]))
+        return Block(blocks.means[at], present, blocks.scores[at], blocks.rows[at], first, row, last)
 
     def handled(self, run: int, block: Block) -> None:
         """Go on after a block; if its handling made the lane slow, the rows after it are fed again."""
@@ -231,10 +314,11 @@ class Flow:
         tap = bank.taps[lane]
         if tap is not None:
             tap.absorb(feed, rows)
-        z, gone = bank.standardise(feed.values[rows], slice(lane, lane + 1))
-        bank.sums[lane] += z.sum(axis=0)
-        if gone is not None:
-            bank.missing[lane] += gone.sum(axis=0)
+        if not bank.raw[lane]:
+            sums, missing = sums_of(bank.standardise(feed.values[rows], slice(lane, lane + 1)), np.zeros(1, np.int64))
+            bank.sums[lane] += sums[0]
+            if missing is not None:
+                bank.missing[lane] += missing[0]
         bank.fill[lane] += rows.stop - rows.start
 
     def _sum_ahead(self, fast: Ints, starts: Ints) -> None:
@@ -250,36 +334,40 @@ class Flow:
         full = stop <= end[run]
         sums, missing = self._sums(fast, start)
         first, first_ts = np.column_stack((feed.offset[start], feed.label_offset[start])), feed.ts[start]
-        head = last - number
+        head, tail = last - number, last - 1
         sums[head] += bank.sums[lane]
-        missing[head] += bank.missing[lane]
-        old = fill > 0
-        first[head[old]], first_ts[head[old]] = bank.first[lane[old]], bank.first_ts[lane[old]]
-        tail = last - 1
         whole = full[tail]
         bank.sums[lane] = np.where(whole[:, None], 0.0, sums[tail])
-        bank.missing[lane] = np.where(whole[:, None], 0, missing[tail])
+        before = bank.missing[lane]
+        if missing is None and before.any():
+            missing = np.zeros(sums.shape, np.int64)
+        if missing is not None:
+            missing[head] += before
+            bank.missing[lane] = np.where(whole[:, None], 0, missing[tail])
+        old = fill > 0
+        first[head[old]], first_ts[head[old]] = bank.first[lane[old]], bank.first_ts[lane[old]]
         bank.first[lane], bank.first_ts[lane] = first[tail], first_ts[tail]
         bank.fill[lane] = (fill + end - begin) % size
         self._finish_ahead(fast, (run, full, stop), (sums, missing), (first, first_ts))
 
     def _finish_ahead(
-        self, fast: Ints, segments: tuple[Ints, Any, Ints], sums: tuple[Floats, Ints], first: tuple[Ints, Floats]
+        self, fast: Ints, segments: tuple[Ints, Any, Ints], sums: tuple[Floats, Ints | None], first: tuple[Ints, Floats]
     ) -> None:
         """Keep the full blocks among the segments; the last of a lane may be begun only."""
         run, full, stop = segments
         kept = np.flatnonzero(full)
-        offsets, label_offsets = first[0][kept].T.tolist()
-        places = list(zip(offsets, label_offsets, first[1][kept].tolist(), strict=True))
-        row = stop[kept] - 1
-        self._blocks = self._block((sums[0][kept], sums[1][kept], self._lanes[fast][run[kept]]), places, row)
-        self._closing = self.feed.order[row].tolist()
-        blocks = np.bincount(run[kept], minlength=len(fast))
+        mine, missing = run[kept], None if sums[1] is None else sums[1][kept]
+        what = sums[0][kept], missing, self._lanes[fast[mine]]
+        self.full = self._blocks(what, (first[0][kept], first[1][kept]), stop[kept] - 1)
+        blocks = np.bincount(mine, minlength=len(fast))
         stops = np.cumsum(blocks)
-        for at, begin, end in zip(fast.tolist(), (stops - blocks).tolist(), stops.tolist(), strict=True):
-            self._next[at], self._stop[at] = begin, end
+        some = np.flatnonzero(blocks)
+        runs = fast[some].tolist()
+        for at, begin, end in zip(runs, (stops - blocks)[some].tolist(), stops[some].tolist(), strict=True):
+            self.next[at], self.stop[at] = begin, end
+        self.busy += runs
 
-    def _sums(self, fast: Ints, start: Ints) -> tuple[Floats, Ints]:
+    def _sums(self, fast: Ints, start: Ints) -> tuple[Floats, Ints | None]:
         feed = self.feed
         values, lanes = feed.values, feed.lane
         if len(fast) < len(self._slow):
@@ -288,8 +376,4 @@ class Flow:
             values, lanes = values[keep], lanes[keep]
             start = (np.cumsum(keep) - 1)[start]
         one = slice(int(lanes[0]), int(lanes[0]) + 1)
-        z, gone = self.bank.standardise(values, one if len(fast) == 1 else lanes)
-        sums = np.add.reduceat(z, start, axis=0)
-        if gone is None:
-            return sums, np.zeros(sums.shape, np.int64)
-        return sums, np.add.reduceat(gone, start, axis=0)
+        return sums_of(self.bank.standardise(values, one if len(fast) == 1 else lanes), start)

@@ -2,47 +2,123 @@
 
 from __future__ import annotations
 
-from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
-from .blocks import Block
+from .blocks import Block, Blocks
 from .columns import Floats, Ints
 
-Entry = tuple[Floats, Ints | None, int, tuple[int, int, float]]
+
+@dataclass(slots=True)
+class Past:
+    """Hold blocks that follow each other, all of `rows` rows: columns of length n, `means` and `present` (n, width).
+
+    `present` is None where nothing was missing; `first` (n, 2) are the offsets of the prediction and label of a block's first row.
+    """
+
+    means: Floats
+    present: Ints | None
+    first: Ints
+    ts: Floats
+    rows: int
+
+    def series(self, signal: int) -> tuple[Floats, Floats]:
+        """Return means and the values behind them of a signal; from the width on, the missing share of signal - width."""
+        count, width = self.means.shape
+        column = signal if signal < width else signal - width
+        rows = np.full(count, float(self.rows))
+        present = rows if self.present is None else self.present[:, column].astype(np.float64)
+        return (1.0 - present / rows, rows) if signal >= width else (self.means[:, column], present)
 
 
 class History:
-    """Remember the newest `capacity` blocks as (means, values present or None for all, rows, first row); blocks count from 0."""
+    """Remember the newest `capacity` blocks; blocks count from 0. A lane's blocks are of one length until it begins anew."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, width: int) -> None:
         self.count = 0
-        self.entries: deque[Entry] = deque(maxlen=capacity)
+        self.rows = 1
+        self._capacity = capacity
+        # The newest blocks lie in a row, so that a column is a slice; once the room is used up they move to the front.
+        size = capacity + max(capacity // 4, 16)
+        self._means = np.zeros((size, width))
+        self._present: Ints | None = None
+        self._first = np.zeros((size, 2), np.int64)
+        self._ts = np.zeros(size)
+        self._end = 0
+
+    def __len__(self) -> int:
+        """Return how many blocks are remembered."""
+        return min(self._end, self._capacity)
 
     def push(self, block: Block) -> None:
         """Add a block."""
-        self.entries.append((block.means, block.present, block.rows, block.first))
+        if self._end == len(self._ts):
+            self._move(self._capacity - 1)
+        at = self._end
+        self._means[at] = block.means
+        if block.present is not None or self._present is not None:
+            self._set_present(slice(at, at + 1), block.present, block.rows)
+        self._first[at] = block.first[:2]
+        self._ts[at] = block.first[2]
+        self.rows = block.rows
+        self._end += 1
         self.count += 1
 
-    def since(self, block: int) -> list[Entry]:
+    def extend(self, blocks: Blocks, start: int, stop: int) -> None:
+        """Add the blocks [start, stop) of one lane."""
+        self.count += stop - start
+        start = max(start, stop - self._capacity)
+        if self._end + stop - start > len(self._ts):
+            self._move(self._capacity - (stop - start))
+        to = slice(self._end, self._end + stop - start)
+        self._means[to] = blocks.means[start:stop]
+        present = None if blocks.present is None else blocks.present[start:stop]
+        if present is not None or self._present is not None:
+            self._set_present(to, present, blocks.rows[start])
+        self._first[to] = blocks.first[start:stop]
+        self._ts[to] = blocks.first_ts[start:stop]
+        self.rows = blocks.rows[start]
+        self._end = to.stop
+
+    def _move(self, keep: int) -> None:
+        keep = min(keep, self._end)
+        kept = slice(self._end - keep, self._end)
+        for column in (self._means, self._present, self._first, self._ts):
+            if column is not None:
+                column[:keep] = column[kept].copy()
+        self._end = keep
+
+    def _set_present(self, to: slice, present: Ints | None, rows: int) -> None:
+        if self._present is None:
+            self._present = np.full(self._means.shape, self.rows, np.int64)
+        self._present[to] = rows if present is None else present
+
+    def newest(self, blocks: int) -> Past:
+        """Return the newest so many blocks, or all that are remembered."""
+        begin = self._end - min(blocks, len(self))
+        kept = slice(begin, self._end)
+        present = None if self._present is None else self._present[kept]
+        return Past(self._means[kept], present, self._first[kept], self._ts[kept], self.rows)
+
+    def since(self, block: int) -> Past:
         """Return the blocks from number `block` on that are still remembered, oldest first."""
-        skip = max(0, block - (self.count - len(self.entries)))
-        return list(self.entries)[skip:]
+        return self.newest(max(0, self.count - block))
+
+    def from_offset(self, offset: int) -> Past:
+        """Return the remembered blocks that begin at or after the prediction at `offset`."""
+        known = self.newest(len(self))
+        return self.newest(int((known.first[:, 0] >= offset).sum()))
 
     def rewrite(self, signal: int, means: Floats) -> None:
         """Replace the newest means of one signal, because its transform changed."""
-        for back, mean in enumerate(means[::-1].tolist()[: len(self.entries)], 1):
-            old, present, rows, first = self.entries[-back]
-            new = old.copy()
-            new[signal] = mean
-            self.entries[-back] = (new, present, rows, first)
+        count = min(len(means), len(self))
+        self._means[self._end - count : self._end, signal] = means[len(means) - count :]
 
-
-def series(entries: list[Entry], signal: int, width: int) -> tuple[Floats, Floats]:
-    """Return means and the values behind them of a signal; from `width` on, the missing share of signal - width."""
-    column = signal if signal < width else signal - width
-    rows = np.array([entry[2] for entry in entries], np.float64)
-    present = np.array([entry[2] if entry[1] is None else entry[1][column] for entry in entries], np.float64)
-    if signal >= width:
-        return 1.0 - present / rows, rows
-    return np.array([entry[0][column] for entry in entries], np.float64), present
+    def restore(self, past: Past, count: int) -> None:
+        """Take over what `newest` gave of a history of `count` blocks."""
+        size = len(past.ts)
+        self.count, self.rows, self._end = count, past.rows, size
+        self._means[:size], self._first[:size], self._ts[:size] = past.means, past.first, past.ts
+        if past.present is not None:
+            self._set_present(slice(0, size), past.present, past.rows)

@@ -8,13 +8,15 @@ import numpy as np
 
 from .baseline import Baseline
 from .detector import load, save
-from .lanes import Lane, WarmUp
+from .history import Past
+from .lanes import Lane
+from .warm_up import WarmUp
 
 
 def lane_state(lane: Lane) -> Any:
     """Return everything a lane remembers."""
     bank, at, history = lane.bank, lane.index, lane.history
-    kept = history.entries
+    past = history.newest(len(history))
     return (
         lane.signals,
         (int(bank.block_rows[at]), int(bank.fill[at]), bank.first[at].tobytes(), float(bank.first_ts[at])),
@@ -24,8 +26,8 @@ def lane_state(lane: Lane) -> Any:
         lane.since,
         [_warm_up_state(warm_up) for warm_up in lane.warm_ups],
         (
-            *(history.count, len(kept), np.concatenate([entry[0] for entry in kept]).tobytes() if kept else b""),
-            *([None if entry[1] is None else entry[1].tobytes() for entry in kept], [entry[2:] for entry in kept]),
+            *(history.count, len(past.ts), past.rows, past.means.tobytes()),
+            *(None if past.present is None else past.present.tobytes(), past.first.tobytes(), past.ts.tobytes()),
         ),
     )
 
@@ -49,25 +51,29 @@ def restore_lane(lane: Lane, state: Any) -> None:
 
 
 def _restore_history(lane: Lane, state: Any) -> None:
-    history, width = lane.history, lane.bank.width
-    history.count, size, means, present, places = state
-    rows = np.frombuffer(means, np.float64).reshape(size, width)
-    for mean, values, (count, first) in zip(rows, present, places, strict=True):
-        kept = None if values is None else np.frombuffer(values, np.int64)
-        history.entries.append((mean, kept, count, (first[0], first[1], first[2])))
+    count, size, rows, means, present, first, ts = state
+    shape = size, lane.bank.width
+    past = Past(
+        np.frombuffer(means, np.float64).reshape(shape),
+        None if present is None else np.frombuffer(present, np.int64).reshape(shape),
+        np.frombuffer(first, np.int64).reshape(size, 2),
+        np.frombuffer(ts, np.float64),
+        rows,
+    )
+    lane.history.restore(past, count)
 
 
 def _warm_up_state(warm_up: WarmUp) -> Any:
     filled = warm_up.filled
     return (
-        *(warm_up.signals, warm_up.rows, warm_up.whole, filled, warm_up.values.shape[1]),
+        *(warm_up.signals, warm_up.rows, warm_up.column, warm_up.whole, filled, warm_up.values.shape[1]),
         *(warm_up.values[:filled].tobytes(), warm_up.first[:filled].tobytes(), warm_up.ts[:filled].tobytes()),
     )
 
 
 def _warm_up(state: Any) -> WarmUp:
-    signals, rows, whole, filled, width, values, first, ts = state
-    made = WarmUp(list(signals), rows, np.full((rows, width), np.nan), whole, filled)
+    signals, rows, column, whole, filled, width, values, first, ts = state
+    made = WarmUp(list(signals), rows, column, np.full((rows, width), np.nan), whole, filled)
     made.values[:filled] = np.frombuffer(values, np.float64).reshape(filled, width)
     if whole:
         made.first, made.ts = np.zeros((rows, 2), np.int64), np.zeros(rows)

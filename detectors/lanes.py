@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import call
 
 import numpy as np
 
@@ -16,38 +17,21 @@ from ..schemas.config import MonitorConfig
 from . import baseline as baselines
 from .adwin import Adwin
 from .baseline import Baseline
-from .blocks import UNIT, Bank, Block, Feed
+from .blocks import UNIT, Bank, Block, Blocks, Feed
 from .change_point import best_split
-from .columns import Floats, Ints
+from .columns import Ints
 from .detector import Detector
-from .history import History, series
+from .history import History, Past
 from .page_hinkley import PageHinkley
+from .warm_up import LaneKind, WarmUp, baseline_of, block_means, first_baselines, past_blocks
 
 MAX_SLEPT_BLOCKS = 32
 # A detector looks at every block for ever; a split it points at must also stand out by itself, as a deviation of so many sd.
 MIN_EVIDENCE_SD = 4.0
 REFERENCE_ROWS = 2_000
 
-
-@dataclass(frozen=True, slots=True)
-class LaneKind:
-    """Say what a lane holds: `numbers` are its signals with values of their own, `shares` how many of the first have a missing share.
-
-    `binary`: the values are 0 and 1. `careful`: Page-Hinkley watches beside ADWIN. `delta`: significance of each signal's ADWIN.
-    """
-
-    numbers: tuple[str, ...]
-    shares: int
-    binary: bool
-    careful: bool
-    delta: float
-    least_block_rows: int
-    history_blocks: int
-
-    @property
-    def signals(self) -> tuple[str, ...]:
-        """Return the names of all signals, the missing shares last."""
-        return self.numbers + tuple("missing/" + name.removeprefix("feature/") for name in self.numbers[: self.shares])
+# Detectors that fired at a block, by signal; None where they have not seen it.
+Fired = dict[int, Detector] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +75,6 @@ class Level:
     fresh: bool = False
 
 
-@dataclass(slots=True)
-class WarmUp:
-    """Collect raw rows for the baseline of some signals; `places` (offset, label offset) and `ts` only where the whole lane warms up."""
-
-    signals: list[int]
-    rows: int
-    values: Floats
-    whole: bool = False
-    filled: int = 0
-    first: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
-    ts: Floats = field(default_factory=lambda: np.zeros(0))
-
-
 class Lane:
     """Turn blocks into alarms."""
 
@@ -118,8 +89,10 @@ class Lane:
         self.detectors: list[list[Detector]] = [[] for _ in self.signals]
         self.since = [0] * len(self.signals)
         self.warm_ups: list[WarmUp] = []
-        self.history = History(kind.history_blocks)
+        self.history = History(kind.history_blocks, bank.width)
         self.watchers: list[tuple[int, Callable[[float], bool], Detector]] = []
+        self._one_each: list[Callable[[float], bool]] = []
+        self._asleep = np.zeros(kind.shares, np.bool_)
         self.mute: list[int] = []
         self.share_watchers: list[tuple[int, float, float, Detector]] = []
         self.begin()
@@ -129,10 +102,8 @@ class Lane:
         width, rows = self.bank.width, self.config.warm_up_rows
         self.baselines = [None] * len(self.signals)
         self.detectors = [[] for _ in self.signals]
-        self.history = History(self.kind.history_blocks)
-        whole = WarmUp(list(range(len(self.signals))), rows, np.full((rows, width), np.nan), whole=True)
-        whole.first, whole.ts = np.zeros((rows, 2), np.int64), np.zeros(rows)
-        self.warm_ups = [whole]
+        self.history = History(self.kind.history_blocks, width)
+        self.warm_ups = [WarmUp.of_lane(len(self.signals), rows, width)]
         self.bank.center[self.index], self.bank.factor[self.index] = 0.0, 1.0
         self.bank.restart(self.index, rows)
         self.rearm()
@@ -143,6 +114,7 @@ class Lane:
         busy = {at for warm_up in self.warm_ups for at in warm_up.signals}
         self.mute = [at for at in range(width) if self.baselines[at] is None and at not in busy]
         bank.slow[self.index] = bool(self.warm_ups)
+        bank.raw[self.index] = bool(self.warm_ups) and self.warm_ups[0].whole
         rows = int(bank.block_rows[self.index])
         means = [0.0 if known is None else known.mean for known in self.baselines]
         weights = [0.0 if known is None else 1.0 / known.block_sd(rows) for known in self.baselines]
@@ -154,52 +126,82 @@ class Lane:
                     self.watchers.append((at, detector.update, detector))
                 else:
                     self.share_watchers.append((at, means[at], weights[at], detector))
+        each = [at for at, _, _ in self.watchers] == list(range(width))
+        self._one_each = [update for _, update, _ in self.watchers] if each else []
+        for at in range(self.kind.shares):
+            self._asleep[at] = self.baselines[width + at] is not None and not self.detectors[width + at]
 
     def absorb(self, feed: Feed, rows: slice) -> None:
         """Keep raw rows for the warm-ups."""
-        count = rows.stop - rows.start
         for warm_up in self.warm_ups:
-            to = slice(warm_up.filled, warm_up.filled + count)
-            if warm_up.whole:
-                warm_up.values[to] = feed.values[rows]
-                warm_up.first[to, 0], warm_up.first[to, 1] = feed.offset[rows], feed.label_offset[rows]
-                warm_up.ts[to] = feed.ts[rows]
-            else:
-                warm_up.values[to] = feed.values[rows, self._columns(warm_up)]
-            warm_up.filled += count
+            warm_up.absorb(feed, rows)
 
-    def close(self, block: Block) -> tuple[list[Alarm], list[Level]]:
-        """Take a full block; return alarms, and the levels that became baselines."""
-        if self.warm_ups and self.warm_ups[0].whole:
-            return [], self._freeze_whole()
-        self.history.push(block)
-        frozen: list[int] = []
-        levels: list[Level] = []
-        if self.warm_ups:
-            frozen, levels = self._freeze_due()
-        if block.present is not None and self.kind.shares:
-            self._wake(block.present, block.rows)
+    def scan(self, blocks: Blocks, start: int, stop: int) -> tuple[int, Fired]:
+        """Let the detectors of a lane that is not in warm-up see blocks from `start` on, as long as nothing comes of it.
+
+        Return the first block that needs `close`, or `stop`, and the detectors that fired at it; None where they have not seen it.
+        """
+        scores, gaps, updates = blocks.scores, blocks.gaps, self._one_each
+        for number in range(start, stop):
+            if gaps[number] or self.mute or not updates:
+                present = blocks.present[number] if blocks.present is not None and gaps[number] else None
+                if self._stirs(present, blocks.rows[number]):
+                    return number, None
+                fired = self._feed(scores[number], present, blocks.rows[number], [])
+                if fired:
+                    return number, fired
+                continue
+            flags = list(map(call, updates, scores[number]))
+            if self.share_watchers or True in flags:
+                fired = {at: self.watchers[at][2] for at, flag in enumerate(flags) if flag}
+                self._watch_shares((None, blocks.rows[number]), [], fired)
+                if fired:
+                    return number, fired
+        return stop, None
+
+    def _stirs(self, present: Ints | None, rows: int) -> bool:
+        if any(present is None or present[at] * 2 >= rows for at in self.mute):
+            return True
+        return present is not None and bool((self._asleep & (present[: self.kind.shares] < rows)).any())
+
+    def _feed(self, scores: list[float], present: Ints | None, rows: int, frozen: list[int]) -> dict[int, Detector]:
         fired: dict[int, Detector] = {}
-        scores = block.scores
         for at, update, detector in self.watchers:
             score = scores[at]
             # A signal without a value in the block has no score: NaN is unequal to itself.
             if score == score and at not in frozen and update(score):
                 fired.setdefault(at, detector)
         if self.share_watchers:
-            self._watch_shares(block, frozen, fired)
+            self._watch_shares((present, rows), frozen, fired)
+        return fired
+
+    def close(self, block: Block, fired: Fired = None) -> tuple[list[Alarm], list[Level]]:
+        """Take a full block; return alarms, and the levels that became baselines.
+
+        `fired`: what `scan` said of the block, None where the detectors have not seen it.
+        """
+        if self.warm_ups and self.warm_ups[0].whole:
+            return [], self._freeze_whole()
+        self.history.push(block)
+        levels: list[Level] = []
+        if fired is None:
+            frozen: list[int] = []
+            if self.warm_ups:
+                frozen, levels = self._freeze_due()
+            if block.present is not None and self.kind.shares:
+                self._wake(block.present, block.rows)
+            fired = self._feed(block.scores, block.present, block.rows, frozen)
         alarms = [alarm for at, detector in fired.items() if (alarm := self._judge(at, detector, Place(*block.last))) is not None]
         for alarm in alarms:
             self._start_over(self.signals.index(alarm.signal))
-        if self.mute and block.present is not None:
+        if self.mute:
             self._rouse(block.present, block.rows)
-        elif self.mute:
-            self._rouse(None, block.rows)
         return alarms, levels
 
-    def _watch_shares(self, block: Block, frozen: list[int], fired: dict[int, Detector]) -> None:
+    def _watch_shares(self, values: tuple[Ints | None, int], frozen: list[int], fired: dict[int, Detector]) -> None:
+        present, rows = values
         for at, mean, weight, detector in self.share_watchers:
-            share = 0.0 if block.present is None else 1.0 - float(block.present[at - self.bank.width]) / block.rows
+            share = 0.0 if present is None else 1.0 - float(present[at - self.bank.width]) / rows
             if at not in frozen and detector.update((share - mean) * weight):
                 fired.setdefault(at, detector)
 
@@ -234,7 +236,7 @@ class Lane:
         known = self.baselines[at]
         assert known is not None
         past = self.history.since(self.since[at])
-        means, present = series(past, at, self.bank.width)
+        means, present = past.series(at)
         variance = known.row_sd**2 * known.correlation_rows
         split = best_split(means, present, variance)
         if split is None:
@@ -246,11 +248,8 @@ class Lane:
         effect = (split.after - split.before) / known.row_sd
         if not abs(effect) >= self.config.min_effect:
             return None
-        places = [Place(*entry[3]) for entry in past]
-        places.append(Place(last.offset + 1, last.label_offset + 1, last.ts))
-        after = sum(entry[2] for entry in past[split.latest + 1 :])
-        rows_before = np.cumsum([entry[2] for entry in past[: split.at]][::-1])
-        reach = min(int(np.searchsorted(rows_before, REFERENCE_ROWS)) + 1, split.at)
+        after = past.rows * (len(past.ts) - split.latest - 1)
+        reach = min(-(-REFERENCE_ROWS // past.rows), split.at)
         return Alarm(
             signal=self.signals[at],
             detector=detector.name,
@@ -259,21 +258,21 @@ class Lane:
             after=known.raw(split.after),
             effect=effect,
             row_sd=known.row_sd * known.scale,
-            change=places[split.at],
-            start=places[split.latest + 1],
-            reference=places[split.at - reach],
+            change=_place(past, split.at, last),
+            start=_place(past, split.latest + 1, last),
+            reference=_place(past, split.at - reach, last),
             rows=after,
             after_rows=split.rows_after,
         )
 
     def effects_since(self, offset: int, least_blocks: int) -> dict[str, float]:
         """Return effects of number signals, in sd of a row, over the blocks that begin at or after `offset`, or the newest few."""
-        newer = [entry for entry in self.history.entries if entry[3][0] >= offset]
-        if len(newer) < least_blocks:
-            newer = list(self.history.entries)[-least_blocks:]
+        newer = self.history.from_offset(offset)
+        if len(newer.ts) < least_blocks:
+            newer = self.history.newest(least_blocks)
         found = {}
         for at in range(self.bank.width):
-            known, (means, present) = self.baselines[at], series(newer, at, self.bank.width)
+            known, (means, present) = self.baselines[at], newer.series(at)
             if known is not None and present.sum() > 0:
                 mean = float((np.where(present > 0, means, 0.0) * present).sum() / present.sum())
                 found[self.signals[at]] = (mean - known.mean) / known.row_sd
@@ -286,7 +285,7 @@ class Lane:
         size = int(self.bank.block_rows[self.index])
         rows = math.ceil(self.config.warm_up_rows / size) * size
         self.baselines[at], self.detectors[at] = None, []
-        self.warm_ups.append(WarmUp([at], rows, np.full((rows, 1), np.nan)))
+        self.warm_ups.append(WarmUp([at], rows, at % self.bank.width, np.full((rows, 1), np.nan)))
         self.rearm()
 
     def _rouse(self, present: Ints | None, rows: int) -> None:
@@ -294,14 +293,6 @@ class Lane:
         for at in self.mute:
             if present is None or present[at] * 2 >= rows:
                 self._start_over(at)
-
-    def _columns(self, warm_up: WarmUp) -> list[int]:
-        return [at if at < self.bank.width else at - self.bank.width for at in warm_up.signals]
-
-    def _baseline(self, at: int, values: Floats) -> Baseline | None:
-        if at >= self.bank.width:
-            return baselines.of_shares(np.isnan(values).astype(np.float64))
-        return baselines.of_shares(values) if self.kind.binary else baselines.of_numbers(values)
 
     def _adopt(self, at: int, found: Baseline | None) -> None:
         self.baselines[at] = found
@@ -311,38 +302,36 @@ class Lane:
         if found is not None and (at < self.bank.width or found.mean > 0.0):
             self._watch(at)
 
-    def _prime(self, at: int, blocks: int) -> None:
-        """Let the detectors see the newest blocks, which the baseline was made of."""
-        known = self.baselines[at]
-        if known is None or not self.detectors[at]:
-            return
-        means, present = series(self.history.since(self.history.count - blocks), at, self.bank.width)
-        sd = known.block_sd(int(self.bank.block_rows[self.index]))
-        values = ((means - known.mean) / sd)[present > 0].tolist()
-        for detector in self.detectors[at]:
-            for value in values:
-                detector.update(value)
+    def _prime(self, signals: list[int], blocks: int) -> None:
+        """Let the detectors see the newest blocks, which the baselines were made of."""
+        past, size = self.history.newest(blocks), int(self.bank.block_rows[self.index])
+        for at in signals:
+            known = self.baselines[at]
+            if known is None or not self.detectors[at]:
+                continue
+            means, present = past.series(at)
+            values = ((means - known.mean) / known.block_sd(size))[present > 0].tolist()
+            for detector in self.detectors[at]:
+                for value in values:
+                    detector.update(value)
 
     def _freeze_whole(self) -> list[Level]:
-        warm_up, config, width = self.warm_ups[0], self.config, self.bank.width
-        for at, column in enumerate(self._columns(warm_up)):
-            self._adopt(at, self._baseline(at, warm_up.values[:, column]))
+        warm_up, config = self.warm_ups[0], self.config
+        for at, known in enumerate(first_baselines(warm_up.values, self.kind)):
+            self._adopt(at, known)
         # One long-remembering signal sets the clock of its whole lane; a missing share that never was has no say.
         longest = max((known.correlation_rows for known in self.baselines if known is not None), default=1.0)
         size = baselines.block_rows(longest, self.kind.least_block_rows, config.max_block_rows)
         self.bank.restart(self.index, size)
         self.warm_ups = []
         blocks = warm_up.rows // size
-        z = np.full((warm_up.rows, width), np.nan)
-        for at, known in enumerate(self.baselines[:width]):
-            if known is not None:
-                z[:, at] = known.transform(warm_up.values[:, at], config.clip_sd)
+        begin = warm_up.rows - blocks * size
+        means, present = past_blocks(warm_up.values[begin:], size, self.baselines[: self.bank.width], config.clip_sd)
         for number in range(blocks):
-            rows = slice(warm_up.rows - (blocks - number) * size, warm_up.rows - (blocks - number - 1) * size)
-            means, present = block_means(z[rows])
-            start = rows.start
+            start = begin + number * size
             first = (int(warm_up.first[start, 0]), int(warm_up.first[start, 1]), float(warm_up.ts[start]))
-            self.history.push(Block(means, None if (present == size).all() else present, [], size, first, -1, first))
+            there = None if (present[number] == size).all() else present[number]
+            self.history.push(Block(means[number], there, [], size, first, -1, first))
         return self._armed(list(range(len(self.signals))), blocks)
 
     def _freeze_due(self) -> tuple[list[int], list[Level]]:
@@ -353,20 +342,20 @@ class Lane:
         for warm_up in [warm_up for warm_up in self.warm_ups if warm_up.filled == warm_up.rows]:
             self.warm_ups.remove(warm_up)
             at, blocks = warm_up.signals[0], warm_up.rows // size
-            known = self._baseline(at, warm_up.values[:, 0])
+            known = baseline_of(warm_up.values[:, 0], self.kind, is_share=at >= self.bank.width)
             self._adopt(at, known)
             if known is not None and at < self.bank.width:
                 z = known.transform(warm_up.values, self.config.clip_sd)
-                self.history.rewrite(at, np.array([block_means(z[n * size : (n + 1) * size])[0][0] for n in range(blocks)]))
+                self.history.rewrite(at, np.array([block_means(block)[0][0] for block in z.reshape(blocks, size, 1)]))
             levels += self._armed([at], blocks)
             frozen.append(at)
         return frozen, levels
 
     def _armed(self, signals: list[int], blocks: int) -> list[Level]:
         levels = []
+        self._prime(signals, blocks)
         for at in signals:
             self.since[at] = self.history.count - blocks
-            self._prime(at, blocks)
             known = self.baselines[at]
             if known is not None:
                 levels.append(Level(self.signals[at], known.raw(known.mean), self.config.warm_up_rows, fresh=True))
@@ -374,8 +363,8 @@ class Lane:
         return levels
 
 
-def block_means(z: Floats) -> tuple[Floats, Ints]:
-    """Return means and counts per column of the values that are there, NaN and 0 where none is."""
-    present = (~np.isnan(z)).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.nansum(z, axis=0) / present, present
+def _place(past: Past, block: int, last: Place) -> Place:
+    """Return the first row of a block, of the one to come behind the last."""
+    if block == len(past.ts):
+        return Place(last.offset + 1, last.label_offset + 1, last.ts)
+    return Place(int(past.first[block, 0]), int(past.first[block, 1]), float(past.ts[block]))

@@ -6,10 +6,11 @@ from ..schemas.config import MonitorConfig
 from .blocks import Bank
 from .columns import FeatureGroup, InputRows
 from .episodes import EpisodeBook
-from .lanes import Lane, LaneKind
+from .lanes import Lane
 from .model_table import ModelTable
 from .scorekeeper import Scorekeeper
 from .versions import MAX_VERSIONS, Runs, Turns, Version, Watched, version_runs
+from .warm_up import LaneKind
 
 ERROR_HISTORY_BLOCKS = 256
 INPUT_HISTORY_BLOCKS = 64

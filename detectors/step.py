@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..schemas.events import Position
+from .agenda import Agenda
 from .blocks import Feed, Flow
 from .columns import FeatureGroup, InputRows, Ints, JoinedRows
 from .episodes import Episode
@@ -24,6 +25,8 @@ EMPTY: Ints = np.zeros(0, np.int64)
 
 class Step:
     """Hold the rows of a stretch, those of forgotten versions left out."""
+
+    agenda: Agenda
 
     def __init__(self, watch: Watch, inputs: InputRows, joined: JoinedRows, runs: Runs | None) -> None:
         self.watch = watch

@@ -6,7 +6,6 @@ of all lanes are handled in the order of the rows that closed them, and a batch 
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +14,11 @@ import numpy as np
 from ..schemas.config import MonitorConfig
 from ..schemas.events import Event, Implicated, MetricsComputed, Position
 from ..schemas.topics import topic_name
+from .agenda import DUE, Agenda, lane_of
 from .blocks import Flow
 from .columns import InputRows, JoinedRows
 from .episodes import Tip
-from .lanes import Alarm, Lane, Place
+from .lanes import Alarm, Fired, Lane, Place
 from .metrics import metrics, positive_class
 from .model_table import ModelTable
 from .roster import Roster
@@ -29,7 +29,7 @@ from .watch_state import WatchState
 
 MAX_IMPLICATED = 5
 MIN_IMPLICATED_BLOCKS = 2
-INPUTS, OUTPUT, ERROR, METRICS, DUE = range(5)
+INPUTS, OUTPUT, ERROR, METRICS = range(4)
 Told = tuple[int, int, str, Event]
 
 
@@ -78,40 +78,34 @@ class Watch:
         self._state.restore(parts)
 
     def _step(self, step: Step) -> None:
-        heap: list[tuple[int, int, str, Any]] = []
-        flows: list[tuple[int, Flow]] = step.flows()
-        for number, (rank, flow) in enumerate(flows):
-            heap += [(order, rank, "", (number, run)) for order, run in flow.blocks()]
-        heap += [(order, DUE, f"{slot} {signal}", (slot, signal)) for order, slot, signal in step.dues()]
-        heapq.heapify(heap)
-        while heap:
-            order, rank, name, what = heapq.heappop(heap)
+        agenda = step.agenda = Agenda(step.flows(), self._is_open)
+        for order, slot, signal in step.dues():
+            agenda.add_due(order, slot, signal)
+        for order, rank, what in agenda.visits():
             if rank == DUE:
-                self._due(step, heap, order, what)
-                continue
-            flow = flows[what[0]][1]
-            self._block(step, heap, (order, rank), (flow, what[1]))
-            following = flow.peek(what[1])
-            if following is not None:
-                heapq.heappush(heap, (following, rank, name, what))
+                self._due(step, order, what)
+            else:
+                self._block(step, (order, rank), what)
         self._score(step)
         step.finish()
 
-    def _block(self, step: Step, heap: list[Any], when: tuple[int, int], source: tuple[Flow, int]) -> None:
-        flow, run = source
-        lane = flow.bank.taps[flow.lane(run)]
-        assert isinstance(lane, Lane)
+    def _is_open(self, slot: int, signal: str) -> bool:
+        return signal in self.roster.models[slot].book.open
+
+    def _block(self, step: Step, when: tuple[int, int], source: tuple[Flow, int, Fired]) -> None:
+        flow, run, fired = source
+        lane = lane_of(flow, run)
         block = flow.take(run)
-        alarms, levels = lane.close(block)
+        alarms, levels = lane.close(block, fired)
         flow.handled(run, block)
         book = self.roster.models[lane.model].book
         if book.open and not levels:
             level = lane.level(block)
             levels = [] if level is None else [level]
         if alarms or (levels and book.open):
-            self._tell(step, heap, (self.roster.models[lane.model], lane), (when, Place(*block.last), alarms, levels))
+            self._tell(step, (self.roster.models[lane.model], lane), (when, Place(*block.last), alarms, levels))
 
-    def _tell(self, step: Step, heap: list[Any], who: tuple[Watched, Lane], what: tuple[Any, ...]) -> None:
+    def _tell(self, step: Step, who: tuple[Watched, Lane], what: tuple[Any, ...]) -> None:
         watched, lane = who
         (order, rank), last, alarms, levels = what
         version = lane.version if rank != INPUTS else step.version_at(order)
@@ -129,21 +123,27 @@ class Watch:
             if opened is not None:
                 due = step.due(watched, opened)
                 if due is not None:
-                    heapq.heappush(heap, (due, DUE, f"{watched.slot} {alarm.signal}", (watched.slot, alarm.signal)))
+                    step.agenda.add_due(due, watched.slot, alarm.signal)
+                if rank == OUTPUT:
+                    for other in watched.versions.values():
+                        if other.output is not lane:
+                            step.agenda.follow(other.output, order)
 
     def _tip(self, step: Step, watched: Watched, alarm: Alarm, where: tuple[int, int, Position]) -> Tip:
         order, number, position = where
         on_labels = alarm.signal == "error"
         version = watched.versions.get(number)
         coverage = step.coverage(version, order) if version is not None else None
-        implicated = self._implicated(watched, alarm) if on_labels else ()
+        implicated = self._implicated(step, watched, (alarm, order)) if on_labels else ()
         labelled = alarm.rows if on_labels else 0
         return Tip(
             self.table.name(watched.slot), self.topics["predictions"], number, order, position, labelled, coverage, implicated
         )
 
-    def _implicated(self, watched: Watched, alarm: Alarm) -> tuple[Implicated, ...]:
-        lane = watched.inputs
+    def _implicated(self, step: Step, watched: Watched, what: tuple[Alarm, int]) -> tuple[Implicated, ...]:
+        (alarm, order), lane = what, watched.inputs
+        if lane is not None:
+            step.agenda.remember(lane, order)
         effects = lane.effects_since(alarm.change.offset, MIN_IMPLICATED_BLOCKS) if lane is not None else {}
         for signal, episode in watched.book.open.items():
             if signal.startswith("feature/") and abs(episode.effect) > abs(effects.get(signal, 0.0)):
@@ -153,7 +153,7 @@ class Watch:
         large.sort(key=lambda one: (-abs(one[1]), one[0]))
         return tuple(Implicated(name=name.removeprefix("feature/"), effect=effect) for name, effect in large[:MAX_IMPLICATED])
 
-    def _due(self, step: Step, heap: list[Any], order: int, what: tuple[int, str]) -> None:
+    def _due(self, step: Step, order: int, what: tuple[int, str]) -> None:
         slot, signal = what
         watched = self.roster.models[slot]
         episode = watched.book.open.get(signal)
@@ -168,7 +168,7 @@ class Watch:
         self._told += [(order, DUE, signal, event) for event in events]
         due = step.due(watched, episode, order) if signal in watched.book.open else None
         if due is not None:
-            heapq.heappush(heap, (due, DUE, f"{slot} {signal}", what))
+            step.agenda.add_due(due, slot, signal)
 
     def _score(self, step: Step) -> None:
         rows, slots = step.scored()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from driftloop.detectors.baseline import block_rows, correlation_rows, of_numbers, of_shares
+from driftloop.detectors.baseline import block_rows, correlation_rows, of_number_columns, of_numbers, of_shares
 
 RNG = np.random.default_rng(0)
 
@@ -81,3 +81,15 @@ def test_blocks_are_as_long_as_rows_remember() -> None:
     assert block_rows(19.0, 16, 1024) == 256
     assert block_rows(399.0, 64, 1024) == 1024
     assert block_rows(1.0, 64, 32) == 64
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_columns_at_once_are_each_column_alone_to_the_bit(seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=(500, 9)) * 10.0
+    values[:, 1], values[:, 2], values[:, 3] = 5.0, np.exp(values[:, 2]), np.nan
+    values[::7, 4] = np.nan
+    values[:, 5] = values[:, 5].cumsum()
+    values[30:, 6] = np.nan
+    values[20:, 7] = np.nan
+    values[::100, 8] = 1e300
+    assert of_number_columns(values) == [of_numbers(column) for column in values.T]

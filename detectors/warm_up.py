@@ -1,0 +1,105 @@
+"""The warm-up of a lane or of one of its signals: raw rows first, then the baselines that they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import baseline as baselines
+from .baseline import Baseline
+from .blocks import Feed
+from .columns import Floats, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class LaneKind:
+    """Say what a lane holds: `numbers` are its signals with values of their own, `shares` how many of the first have a missing share.
+
+    `binary`: the values are 0 and 1. `careful`: Page-Hinkley watches beside ADWIN. `delta`: significance of each signal's ADWIN.
+    """
+
+    numbers: tuple[str, ...]
+    shares: int
+    binary: bool
+    careful: bool
+    delta: float
+    least_block_rows: int
+    history_blocks: int
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Return the names of all signals, the missing shares last."""
+        return self.numbers + tuple("missing/" + name.removeprefix("feature/") for name in self.numbers[: self.shares])
+
+
+@dataclass(slots=True)
+class WarmUp:
+    """Collect raw rows for the baseline of a whole lane, or of one signal, whose values lie in `column`.
+
+    `first` (offset, label offset) and `ts` only where the whole lane warms up.
+    """
+
+    signals: list[int]
+    rows: int
+    column: int
+    values: Floats
+    whole: bool = False
+    filled: int = 0
+    first: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    ts: Floats = field(default_factory=lambda: np.zeros(0))
+
+    @classmethod
+    def of_lane(cls, signals: int, rows: int, width: int) -> WarmUp:
+        """Return the warm-up of a whole lane."""
+        made = cls(list(range(signals)), rows, 0, np.full((rows, width), np.nan), whole=True)
+        made.first, made.ts = np.zeros((rows, 2), np.int64), np.zeros(rows)
+        return made
+
+    def absorb(self, feed: Feed, rows: slice) -> None:
+        """Keep raw rows."""
+        to = slice(self.filled, self.filled + rows.stop - rows.start)
+        if self.whole:
+            self.values[to] = feed.values[rows]
+            self.first[to, 0], self.first[to, 1] = feed.offset[rows], feed.label_offset[rows]
+            self.ts[to] = feed.ts[rows]
+        else:
+            self.values[to, 0] = feed.values[rows, self.column]
+        self.filled = to.stop
+
+
+def baseline_of(values: Floats, kind: LaneKind, is_share: bool) -> Baseline | None:
+    """Return the baseline of a signal from the raw values of its column."""
+    if is_share:
+        return baselines.of_shares(np.isnan(values).astype(np.float64))
+    return baselines.of_shares(values) if kind.binary else baselines.of_numbers(values)
+
+
+def first_baselines(values: Floats, kind: LaneKind) -> list[Baseline | None]:
+    """Return the baselines of all signals of a lane from its raw rows."""
+    if kind.binary:
+        return [baseline_of(column, kind, is_share=False) for column in values.T]
+    gaps = np.asarray(np.isnan(values[:, : kind.shares]).any(axis=0)).tolist()
+    never = baselines.of_shares(np.zeros(len(values)))
+    shares = [baseline_of(values[:, at], kind, is_share=True) if gap else never for at, gap in enumerate(gaps)]
+    return [*baselines.of_number_columns(values), *shares]
+
+
+def past_blocks(values: Floats, size: int, known: list[Baseline | None], clip_sd: float) -> tuple[Floats, Ints]:
+    """Return means in z and counts of what is there, (blocks, width), of raw rows (blocks * size, width)."""
+    center = np.array([np.nan if one is None else one.center for one in known])
+    factor = np.array([np.nan if one is None else 1.0 / one.scale for one in known])
+    with np.errstate(over="ignore", invalid="ignore"):
+        z = np.minimum(np.maximum((values - center) * factor, -clip_sd), clip_sd).reshape(-1, size, len(known))
+    found = [block_means(block) for block in z]
+    return np.array([means for means, _ in found]), np.array([present for _, present in found])
+
+
+def block_means(z: Floats) -> tuple[Floats, Ints]:
+    """Return means and counts per column of the values that are there, NaN and 0 where none is."""
+    gone = np.isnan(z)
+    present = len(z) - gone.sum(axis=0)
+    if gone.any():
+        z = np.where(gone, 0.0, z)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return z.sum(axis=0) / present, present
