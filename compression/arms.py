@@ -45,12 +45,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """Hold the chosen candidate and all of them; `untrained` says that a recalled version made training needless."""
+    """Hold the chosen candidate and all of them; `untrained` says that a recalled version made training needless.
+
+    `kept` is empty, or the reason why the champion itself, then the one chosen, stays.
+    """
 
     chosen: Candidate
     candidates: tuple[Candidate, ...]
     trained_rows: int
     untrained: bool
+    kept: str = ""
 
 
 def split(rows: Rows, config: RepairConfig) -> tuple[Rows, Rows]:
@@ -65,17 +69,23 @@ def repair(job: Job, config: RepairConfig, progress: Progress) -> Repaired:
     """Return the best candidate of all arms.
 
     An earlier version that does as well on the held-out rows as the model in force did before the drift ends the search: a concept that
-    returns is recalled, not trained again. Raises JobError where no arm could run.
+    returns is recalled, not trained again. So does a champion that is back at that level, unless an earlier version is better still.
+    Raises JobError where no arm could run.
     """
     training, holdout = split(job.rows, config)
     champion = _results(job, job.champion.onnx, holdout)
+    level = _level_before(job, config)
     progress("recall", 0.1, f"{len(job.earlier)} earlier versions on {len(holdout)} rows")
     recalled = _recall(job, holdout)
     best = max(recalled, key=lambda candidate: candidate.metric, default=None)
     if best is not None and not _better(best.results, champion, job, config):
         best = None
-    if best is not None and _as_before(best, job, config):
+    if best is not None and _reaches(level, best.results):
         return Repaired(best, tuple(recalled), 0, untrained=True)
+    if best is None and level is not None and _reaches(level, champion):
+        stays = Candidate("champion", job.champion.onnx, champion, job.champion.version)
+        reason = f"the champion is back at the level before the change: {stays.metric:.3g} against {level:.3g}"
+        return Repaired(stays, (stays, *recalled), 0, untrained=True, kept=reason)
     trained = _train_arms(job, config, progress)
     candidates = [*recalled, *trained]
     if not candidates:
@@ -105,19 +115,25 @@ def _recall(job: Job, holdout: Rows) -> list[Candidate]:
     return candidates
 
 
-def _as_before(best: Candidate, job: Job, config: RepairConfig) -> bool:
-    """Say whether a recalled version is at the level before the drift, one standard error of the held-out rows allowed."""
-    if job.old_rows is None or len(job.old_rows) < config.min_holdout_rows:
-        return False
+def _level_before(job: Job, config: RepairConfig) -> float | None:
+    """Return what the best known version, the one that served among them, does on the rows before the drift; None: too few of them."""
+    if job.old_rows is None:
+        return None
     old = job.old_rows.take(slice(max(0, len(job.old_rows) - config.max_old_rows), len(job.old_rows)))
+    if len(old) < config.min_holdout_rows:
+        return None
     levels = []
     for version in (job.champion, *job.earlier):
         try:
             levels.append(float(_results(job, version.onnx, old).mean()))
         except ArtifactInvalid:
             continue
-    error = float(best.results.std(ddof=1)) / math.sqrt(len(best.results))
-    return best.metric >= max(levels) - error
+    return max(levels, default=None)
+
+
+def _reaches(level: float | None, results: NDArray[np.float64]) -> bool:
+    """Say whether held-out results are at a known level, one standard error allowed."""
+    return level is not None and float(results.mean()) >= level - float(results.std(ddof=1)) / math.sqrt(len(results))
 
 
 def _train_arms(job: Job, config: RepairConfig, progress: Progress) -> list[Candidate]:

@@ -17,6 +17,7 @@ from ..schemas.events import GateVerdict, Signature
 from ..schemas.rows import Rows
 from .runtime import Floats, Runner, latencies_s, outcomes
 
+METRICS = {"classification": "accuracy", "regression": "negative_mae"}
 _BATCHES = (1, 32)
 
 
@@ -72,7 +73,7 @@ def judge(trial: Trial, config: RepairConfig, timer: Callable[[], float]) -> Gat
     return GateVerdict(
         promoted=not against,
         reasons=tuple(against) if against else (_praise(measured, trial.kind),),
-        metric="accuracy" if task == "classification" else "negative_mae",
+        metric=METRICS[task],
         candidate=measured.metrics[1],
         champion=measured.metrics[0],
         difference=measured.difference,

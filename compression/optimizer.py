@@ -9,13 +9,14 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..schemas.config import RepairConfig
 from ..schemas.errors import ArtifactInvalid, JobError
 from ..schemas.events import ArmResult, GateVerdict, Scalar
 from ..schemas.manifest import Manifest
 from ..schemas.rows import Rows
-from .gate import Trial, judge
+from .gate import METRICS, Trial, judge
 from .job import Job, Outcome
 from .quantize import Cpu, quantize_int8
 from .runtime import Runner, latencies_s
@@ -86,14 +87,34 @@ def run_repair(job: Job, bench: Bench) -> Outcome:
 
     repaired = repair(job, bench.config, bench.progress)
     chosen = repaired.chosen
+    arms = tuple(candidate.said() for candidate in repaired.candidates)
+    if repaired.kept:
+        return Outcome(verdict=unchallenged(job, chosen.results, repaired.kept), arm=chosen.arm, arms=arms)
     bench.progress("gate", 0.85, f"{chosen.arm} against the champion")
     holdout = split(job.rows, bench.config)[1]
     verdict = judge(Trial(job.champion.onnx, chosen.onnx, job.signature, holdout), bench.config, bench.timer)
-    arms = tuple(candidate.said() for candidate in repaired.candidates)
     if chosen.version is not None:
         return Outcome(verdict=verdict, arm=chosen.arm, arms=arms, recalled_version=chosen.version)
     made = Made(chosen.onnx, verdict, chosen.arm, holdout, trained_rows=repaired.trained_rows)
     return Outcome(verdict=verdict, arm=chosen.arm, arms=arms, onnx=chosen.onnx, manifest=_manifest(job, bench, made))
+
+
+def unchallenged(job: Job, results: NDArray[np.float64], reason: str) -> GateVerdict:
+    """Return the rejection where no candidate was made: the champion's `results` on the held-out rows stand for both."""
+    metric, size_bytes = float(results.mean()), len(job.champion.onnx)
+    return GateVerdict(
+        promoted=False,
+        reasons=(reason,),
+        metric=METRICS[job.signature.task],
+        candidate=metric,
+        champion=metric,
+        difference=0.0,
+        interval=(0.0, 0.0),
+        rows=len(results),
+        churn=0.0,
+        size_bytes=size_bytes,
+        champion_size_bytes=size_bytes,
+    )
 
 
 def run_int8(job: Job, bench: Bench) -> Outcome:

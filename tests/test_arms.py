@@ -1,11 +1,14 @@
 """A concept that turned is learnt again; one that returns is recalled; held-out rows stay unseen."""
 
+import re
+
 import numpy as np
 import pytest
 
 from driftloop.compression.arms import repair, split
 from driftloop.compression.job import Job, ModelVersion
 from driftloop.compression.onnx_file import clean
+from driftloop.compression.optimizer import Optimizer
 from driftloop.compression.runtime import Runner, outcomes
 from driftloop.compression.small_model import train_small_model
 from driftloop.compression.store import digest_of
@@ -95,3 +98,30 @@ def test_a_damaged_earlier_version_is_left_out(old: ModelVersion) -> None:
 def test_too_few_rows_are_an_error(old: ModelVersion) -> None:
     with pytest.raises(JobError, match="at least 120"):
         repair(job(old, turning_rows(100, 11)), RepairConfig(), quiet)
+
+
+def test_a_champion_that_is_back_at_the_level_before_trains_nothing(old: ModelVersion, turned: ModelVersion) -> None:
+    steps = []
+    asked = job(old, turning_rows(2000, 12), (turned,), turning_rows(1000, 13, turned=True))
+    outcome = Optimizer(RepairConfig(), lambda: 0.0).run(asked, lambda step, fraction, message: steps.append(step))
+    assert not outcome.verdict.promoted
+    (reason,) = outcome.verdict.reasons
+    assert re.fullmatch(r"the champion is back at the level before the change: [01]\.\d+ against [01]\.\d+", reason)
+    assert (outcome.arm, outcome.onnx, outcome.recalled_version) == ("champion", None, None)
+    assert {arm.arm for arm in outcome.arms} == {"champion", "recall"}
+    assert (outcome.verdict.rows, outcome.verdict.candidate) == (500, outcome.verdict.champion)
+    assert steps == ["recall", "done"]
+
+
+def test_a_champion_below_the_level_before_is_trained_whatever_it_was(old: ModelVersion, turned: ModelVersion) -> None:
+    repaired = repair(job(old, turning_rows(400, 14, turned=True), (), turning_rows(1000, 15)), RepairConfig(epochs=2), quiet)
+    assert not repaired.kept
+    assert "finetune" in {candidate.arm for candidate in repaired.candidates}
+
+
+@pytest.mark.parametrize("count", [0, 59])
+def test_too_few_old_rows_tell_no_level(old: ModelVersion, count: int) -> None:
+    repaired = repair(
+        job(old, turning_rows(300, 16), (), turning_rows(count + 1, 17).take(slice(0, count))), RepairConfig(epochs=1), quiet
+    )
+    assert not repaired.kept
