@@ -114,7 +114,7 @@ class Client:
         return prediction_id
 
     def log_label(self, model: str, prediction_id: str, label: Scalar | None, ts: Time = None) -> None:
-        """Queue the right answer to an earlier prediction; a second one for the same prediction corrects the first."""
+        """Queue the right answer to an earlier prediction; the first one counts, another one is only counted as a correction."""
         if self._queue is None:
             return
         try:
@@ -126,7 +126,7 @@ class Client:
             self._fail(DriftloopError(f"label must be loggable, got {type(problem).__name__}: {problem}"))
 
     def retract_label(self, model: str, prediction_id: str, ts: Time = None) -> None:
-        """Take back a label that was wrong without a right one to put in its place."""
+        """Take back a label: rows to train on leave it out, or take the next one; metrics and verdicts that knew it stay."""
         self.log_label(model, prediction_id, None, ts)
 
     @property
