@@ -141,23 +141,29 @@ class Lane:
 
         Return the first block that needs `close`, or `stop`, and the detectors that fired at it; None where they have not seen it.
         """
-        scores, gaps, updates = blocks.scores, blocks.gaps, self._one_each
+        scores, gaps, updates, watchers = blocks.scores, blocks.gaps, self._one_each, self.watchers
         for number in range(start, stop):
-            if gaps[number] or self.mute or not updates:
+            row, rows = scores[number], blocks.rows[number]
+            if gaps[number] or self.mute:
                 present = blocks.present[number] if blocks.present is not None and gaps[number] else None
-                if self._stirs(present, blocks.rows[number]):
+                if self._stirs(present, rows):
                     return number, None
-                fired = self._feed(scores[number], present, blocks.rows[number], [])
-                if fired:
-                    return number, fired
-                continue
-            flags = list(map(call, updates, scores[number]))
-            if self.share_watchers or True in flags:
-                fired = {at: self.watchers[at][2] for at, flag in enumerate(flags) if flag}
-                self._watch_shares((None, blocks.rows[number]), [], fired)
-                if fired:
-                    return number, fired
+                fired = self._feed(row, present, rows, [])
+            else:
+                flags = list(map(call, updates, row)) if updates else [update(row[at]) for at, update, _ in watchers]
+                fired = self._fired(flags) if True in flags else {}
+                if self.share_watchers:
+                    self._watch_shares((None, rows), [], fired)
+            if fired:
+                return number, fired
         return stop, None
+
+    def _fired(self, flags: list[bool]) -> dict[int, Detector]:
+        fired: dict[int, Detector] = {}
+        for (at, _, detector), flag in zip(self.watchers, flags, strict=True):
+            if flag:
+                fired.setdefault(at, detector)
+        return fired
 
     def _stirs(self, present: Ints | None, rows: int) -> bool:
         if any(present is None or present[at] * 2 >= rows for at in self.mute):

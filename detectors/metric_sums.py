@@ -6,6 +6,7 @@ for the first 64 classes histograms of the scores of rows of the class and of al
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,30 @@ class Window:
 def _widen(array: Ints, size: int, axis: int) -> Ints:
     if array.shape[axis] >= size:
         return array
-    pad = [(0, size - array.shape[axis]) if at == axis else (0, 0) for at in range(array.ndim)]
-    return np.pad(array, pad)
+    wide = np.zeros([size if at == axis else length for at, length in enumerate(array.shape)], array.dtype)
+    wide[tuple(slice(length) for length in array.shape)] = array
+    return wide
+
+
+@dataclass(slots=True)
+class Marks:
+    """Say where n joined rows count: `slot`, `error` (and `is_number` where some rows are regression) of all of them.
+
+    The rest is of the k classified rows at `kept`: indices of counters, whether a prediction was right, its loss in LOSS_UNIT, and
+    indices of bins (k, classes), those that count. `loss`, `scores` and `is_score` are None where no row has scores.
+    """
+
+    slot: Ints
+    is_number: NDArray[np.bool_] | None
+    error: Floats
+    kept: Ints
+    predicted: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    labelled: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    is_hit: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    has_scores: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    loss: Ints | None = None
+    scores: Ints | None = None
+    is_score: NDArray[np.bool_] | None = None
 
 
 class WindowSums:
@@ -81,51 +104,61 @@ class WindowSums:
             new[: len(old)] = old
             setattr(self, name, new)
 
-    def add_classes(self, slot: Ints, rows: JoinedRows) -> None:
-        """Add rows of classification; `slot` is the version slot of each."""
-        if not len(slot):
-            return
-        output, label = rows.output.astype(np.int64), rows.label.astype(np.int64)
-        present = ~np.isnan(rows.scores)
-        given = present.sum(axis=1)
-        self._fit(slot, np.maximum(output, label) + 1, np.minimum(given, SCORED_CLASSES))
-        np.add.at(self.rows, slot, 1)
-        base, width = self.class_base[slot], self.classes[slot]
-        arena = self._class_arena
-        hit = output == label
-        np.add.at(arena, (base + label)[hit], 1)
-        np.add.at(arena, base + width + output, 1)
-        np.add.at(arena, base + 2 * width + label, 1)
-        self._add_scores(slot, rows.scores, label, given)
+    def marks(self, slot: Ints, rows: JoinedRows, is_number: NDArray[np.bool_] | None) -> Marks:
+        """Return where rows count, making room for it; `slot` is the version slot of each, `is_number` None without regression."""
+        self.reserve(int(slot.max()) + 1)
+        kept = np.arange(len(slot)) if is_number is None else np.flatnonzero(~is_number)
+        mine, scores = slot[kept], rows.scores[kept]
+        output, label = rows.output[kept].astype(np.int64), rows.label[kept].astype(np.int64)
+        gone = np.isnan(scores)
+        width = scores.shape[1]
+        given = width - gone.sum(axis=1) if gone.any() else np.full(len(kept), width, np.int64)
+        if len(kept):
+            self._fit(mine, np.maximum(output, label) + 1, np.minimum(given, SCORED_CLASSES))
+        base, classes = self.class_base[mine], self.classes[mine]
+        made = Marks(slot, is_number, rows.error, kept)
+        made.predicted, made.labelled, made.is_hit = base + classes + output, base + 2 * classes + label, output == label
+        made.has_scores = given > 0
+        if width and made.has_scores.any():
+            made.loss = _losses(scores, label, given)
+            made.scores, made.is_score = self._score_marks((mine, scores, label, given))
+        return made
 
-    def _add_scores(self, slot: Ints, scores: Floats, label: Ints, given: Ints) -> None:
-        some = np.flatnonzero(given > 0)
-        if not len(some):
-            return
-        slot, scores, label, given = slot[some], scores[some], label[some], given[some]
-        inside = label < given
-        chance = np.where(inside, scores[np.arange(len(some)), np.where(inside, label, 0)], 0.0)
-        loss = -np.log(np.minimum(np.maximum(chance, FLOOR), 1.0))
-        np.add.at(self.loss_sum, slot, np.rint(loss * LOSS_UNIT).astype(np.int64))
-        np.add.at(self.losses, slot, 1)
+    def _score_marks(self, rows: tuple[Ints, Floats, Ints, Ints]) -> tuple[Ints, NDArray[np.bool_]]:
+        slot, scores, label, given = rows
         # The scores of two classes say the same twice.
         skip = int((given == 2).all())
         widest = min(int(given.max()), SCORED_CLASSES)
         bins = score_bins(scores[:, skip:widest])
         number = np.arange(skip, widest)
         mine = (label[:, None] == number).astype(np.int64)
-        at = self.score_base[slot][:, None] + (number * 2 + mine) * BINS + bins
-        if (given >= widest).all():
-            np.add.at(self._score_arena, at.reshape(-1), 1)
-        else:
-            kept = (number < given[:, None]) & ~((given[:, None] == 2) & (number == 0))
-            np.add.at(self._score_arena, at[kept], 1)
+        at = (self.score_base[slot][:, None] + (number * 2 + mine) * BINS) + bins
+        return at, (number < given[:, None]) & ~((given[:, None] == 2) & (number == 0))
 
-    def add_numbers(self, slot: Ints, error: Floats) -> None:
-        """Add absolute errors of regression, one row after the other."""
-        np.add.at(self.rows, slot, 1)
-        np.add.at(self.absolute, slot, error)
-        np.add.at(self.square, slot, error * error)
+    def add(self, marks: Marks, chosen: slice | NDArray[np.bool_]) -> None:
+        """Count the chosen rows."""
+        slot = marks.slot[chosen]
+        _count(self.rows, slot)
+        kept: slice | NDArray[np.bool_] = chosen
+        if marks.is_number is not None:
+            which = np.zeros(len(marks.slot), np.bool_)
+            which[chosen] = True
+            numbers = np.flatnonzero(marks.is_number & which)
+            np.add.at(self.absolute, marks.slot[numbers], marks.error[numbers])
+            np.add.at(self.square, marks.slot[numbers], marks.error[numbers] ** 2)
+            kept = which[marks.kept]
+            slot = marks.slot[marks.kept][kept]
+        predicted, labelled, is_hit = marks.predicted[kept], marks.labelled[kept], marks.is_hit[kept]
+        hits = predicted[is_hit] - self.classes[slot[is_hit]]
+        _count(self._class_arena, np.concatenate((hits, predicted, labelled)))
+        if marks.loss is None or marks.scores is None or marks.is_score is None:
+            return
+        has_scores, is_score = marks.has_scores[kept], marks.is_score[kept]
+        scored = slot[has_scores]
+        _count(self.losses, scored)
+        np.add.at(self.loss_sum, scored, marks.loss[kept][has_scores])
+        scores = marks.scores[kept]
+        _count(self._score_arena, scores.reshape(-1) if is_score.all() else scores[is_score])
 
     def _fit(self, slot: Ints, classes: Ints, scored: Ints) -> None:
         small = (classes > self.classes[slot]) | (scored > self.scored[slot])
@@ -173,7 +206,31 @@ class WindowSums:
 
     def clear(self, slot: int) -> None:
         """Begin a new window."""
-        self.place(slot, Window(0, 0))
+        self.reserve(slot + 1)
+        for sums in (self.rows, self.losses, self.loss_sum, self.absolute, self.square):
+            sums[slot] = 0
+        base, score_base = int(self.class_base[slot]), int(self.score_base[slot])
+        self._class_arena[base : base + COUNTERS * int(self.classes[slot])] = 0
+        self._score_arena[score_base : score_base + int(self.scored[slot]) * 2 * BINS] = 0
+
+
+def _losses(scores: Floats, label: Ints, given: Ints) -> Ints:
+    inside = label < given
+    chance = np.where(inside, scores[np.arange(len(label)), np.where(inside, label, 0)], 0.0)
+    loss = -np.log(np.minimum(np.maximum(chance, FLOOR), 1.0))
+    found: Ints = np.rint(loss * LOSS_UNIT).astype(np.int64)
+    return found
+
+
+def _count(counters: NDArray[Any], at: Ints) -> None:
+    """Add 1 at every index."""
+    if not len(at):
+        return
+    low, high = int(at.min()), int(at.max()) + 1
+    if high - low <= 4 * len(at):
+        counters[low:high] += np.bincount(at - low).astype(counters.dtype)
+    else:
+        np.add.at(counters, at, 1)
 
 
 def _room(arena: NDArray[Any], used: int, size: int) -> tuple[NDArray[Any], int, int]:

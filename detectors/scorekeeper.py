@@ -24,34 +24,18 @@ class Scorekeeper:
         """Add rows; yield (version slot, row index) whenever a window is full, and expect `turn` before going on."""
         if not len(slot):
             return
-        self.windows.reserve(int(slot.max()) + 1)
-        left = np.arange(len(slot))
-        while len(left):
-            mine = slot[left]
-            by_slot = np.argsort(mine, kind="stable")
-            ordered = mine[by_slot]
-            starts = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(ordered[1:] != ordered[:-1]) + 1))
-            rank = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.append(starts, len(ordered))))
-            room = self.every_rows - self.windows.rows[ordered]
-            fits = np.sort(by_slot[rank < room])
-            now = left[fits]
-            self._add(slot[now], _take(rows, now), regression)
-            closing = left[by_slot[rank == room - 1]]
-            yield from ((int(slot[row]), int(row)) for row in closing)
-            kept = np.ones(len(left), np.bool_)
-            kept[fits] = False
-            left = left[kept]
-
-    def _add(self, slot: Ints, rows: JoinedRows, regression: Callable[[int], bool]) -> None:
-        numbers = {one: regression(one) for one in np.unique(slot).tolist()}
-        if not any(numbers.values()):
-            self.windows.add_classes(slot, rows)
+        numbers = {one: regression(one) for one in set(slot.tolist())}
+        is_number = np.array([numbers[one] for one in slot.tolist()]) if any(numbers.values()) else None
+        marks = self.windows.marks(slot, rows, is_number)
+        count = self.windows.rows[slot] + _ranks(slot) + 1
+        closing = np.flatnonzero(count % self.every_rows == 0)
+        if not len(closing):
+            self.windows.add(marks, slice(None))
             return
-        is_number = np.array([numbers[one] for one in slot.tolist()])
-        counted = np.flatnonzero(is_number)
-        self.windows.add_numbers(slot[counted], rows.error[counted])
-        classes = np.flatnonzero(~is_number)
-        self.windows.add_classes(slot[classes], _take(rows, classes))
+        window = (count - 1) // self.every_rows
+        for number in range(int(window.max()) + 1):
+            self.windows.add(marks, window == number)
+            yield from ((int(slot[row]), row) for row in closing[window[closing] == number].tolist())
 
     def turn(self, slot: int) -> tuple[Window, Window]:
         """Begin a version's next window; return the one that is full, and the total with it."""
@@ -68,10 +52,16 @@ class Scorekeeper:
         self.windows.clear(slot)
 
 
-def _take(rows: JoinedRows, at: Ints) -> JoinedRows:
-    if len(at) == len(rows.order):
-        return rows
-    return take_joined(rows, at)
+def _ranks(slot: Ints) -> Ints:
+    """Return how many earlier rows have the same slot."""
+    if (slot == slot[0]).all():
+        return np.arange(len(slot))
+    by_slot = np.argsort(slot, kind="stable")
+    ordered = slot[by_slot]
+    starts = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(ordered[1:] != ordered[:-1]) + 1))
+    ranks = np.empty(len(slot), np.int64)
+    ranks[by_slot] = np.arange(len(slot)) - np.repeat(starts, np.diff(np.append(starts, len(slot))))
+    return ranks
 
 
 def take_joined(rows: JoinedRows, at: Ints | slice) -> JoinedRows:

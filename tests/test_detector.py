@@ -1,11 +1,13 @@
 """The contract of every change detector: finds shifts both ways, stays quiet, and goes on from its state to the bit."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from river import drift
 
 from driftloop.detectors.adwin import Adwin
 from driftloop.detectors.detector import RESTORERS, Detector, load, save
@@ -85,3 +87,19 @@ def test_refuses_a_state_that_is_not_its_own(name: str, spoilt: object) -> None:
 def test_refuses_an_unknown_detector() -> None:
     with pytest.raises(KeyError):
         load(("no such detector", ()))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_page_hinkley_says_what_rivers_says_and_holds_its_numbers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([rng.normal(level, 1.0, 80) for level in (0.0, 3.0, -2.0, -2.0, 1.0)])
+    ours, rivers = PageHinkley(0.1, 20.0), drift.PageHinkley(min_instances=5, delta=0.1, threshold=20.0, alpha=1.0, mode="both")
+    changes = 0
+    for value in values.tolist():
+        rivers.update(value)
+        assert ours.update(value) == rivers.drift_detected
+        changes += rivers.drift_detected
+        inner: Any = rivers
+        sums = (inner._sum_increase, inner._sum_decrease, inner._min_increase, inner._max_decrease)
+        assert ours.state() == (0.1, 20.0, inner._x_mean.n, inner._x_mean.get(), *sums, rivers.drift_detected)
+    assert changes >= 3
