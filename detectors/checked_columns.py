@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -13,20 +13,19 @@ from numpy.typing import NDArray
 from ..schemas.layouts import Layout
 from .admission import FLOAT32_MAX, MAX_TEXT_BYTES, seconds
 from .columns import Floats, Ints
-from .model_table import ModelTable, kind_of
+from .model_table import KIND_CODES, ModelTable, kind_of
 from .pending import WIDEST, Ids
+from .scalars import distinct
 
 Wrong = NDArray[np.bool_]
 KINDS: dict[type, str] = {int: "number", float: "number", str: "text", bool: "truth", type(None): "none"}
-KIND_CODES: dict[str | None, int] = {"number": 0, "text": 1, "truth": 2, "none": 3, None: -1}
 
 
-class HasLayout(Protocol):
-    """Be what knows the layout of a row."""
-
-    @property
-    def layout(self) -> Layout:
-        """Return the layout."""
+def whole_numbers(values: Sequence[int]) -> Ints:
+    """Return whole numbers that are known to fit in 64 bits."""
+    if values.count(values[0]) == len(values):
+        return np.full(len(values), values[0])
+    return np.fromiter(values, np.int64, len(values))
 
 
 def numbers(values: Sequence[float | None]) -> tuple[Floats, Wrong]:
@@ -35,7 +34,7 @@ def numbers(values: Sequence[float | None]) -> tuple[Floats, Wrong]:
     missing = values.count(None)
     if missing == count:
         return np.full(count, np.nan), np.zeros(count, np.bool_)
-    column = np.array(values, np.float64)
+    column = np.fromiter(values, np.float64, count) if not missing else np.array(values, np.float64)
     wrong = ~(np.abs(column) <= FLOAT32_MAX)
     if missing:
         wrong &= np.fromiter((value is not None for value in values), np.bool_, count)
@@ -62,7 +61,7 @@ def columns_of_scores(values: Sequence[list[float] | None], slots: Ints, table: 
     if values.count(None) == count:
         return np.full((count, 0), np.nan), np.full(count, np.nan), np.zeros(count, np.bool_)
     rows: Sequence[Any] = [() if row is None else row for row in values] if None in values else values
-    widths = np.array(list(map(len, rows)))
+    widths = np.fromiter(map(len, rows), np.int64, count)
     widest = int(widths.max())
     flat = np.array(list(chain.from_iterable(rows)), np.float64)
     if int(widths.min()) == widest:
@@ -76,7 +75,7 @@ def columns_of_scores(values: Sequence[list[float] | None], slots: Ints, table: 
     wrong = np.zeros(count, np.bool_)
     if np.count_nonzero(np.abs(flat) <= FLOAT32_MAX) != len(flat):
         wrong = np.count_nonzero(np.abs(scores) <= FLOAT32_MAX, axis=1) != widths
-    reserved = np.array([model.reserved for model in table.models])[slots]
+    reserved = table.facts().reserved[slots]
     unlike = (reserved > 0) & (widths != reserved)
     if unlike.any():
         wrong |= unlike & np.array([row is not None for row in values])
@@ -86,29 +85,33 @@ def columns_of_scores(values: Sequence[list[float] | None], slots: Ints, table: 
     return scores, confidence, wrong
 
 
-def groups_of(readers: Sequence[HasLayout], features: list[bytes]) -> list[tuple[Layout, Ints, Floats]]:
-    """Return the features of all rows, those of one layout together: layout, rows, float64 values (rows, names)."""
-    layouts = {id(reader.layout): reader.layout for reader in dict.fromkeys(readers)}
+def groups_of(layouts: Sequence[Layout], features: Sequence[bytes]) -> list[tuple[Layout, Ints, Floats]]:
+    """Return the features of all rows, those of one layout together: layout, rows, float64 values (rows, names).
+
+    `layouts` has one for all rows, or one for each.
+    """
     if len(layouts) == 1:
-        only = readers[0].layout
-        return [(only, np.arange(len(features)), _matrix(only, features))]
-    which = np.array([id(reader.layout) for reader in readers])
+        return [(layouts[0], np.arange(len(features)), _matrix(layouts[0], features))]
+    numbers_of = {layout: at for at, layout in enumerate(dict.fromkeys(layouts))}
+    which = np.fromiter(map(numbers_of.__getitem__, layouts), np.int64, len(layouts))
     groups = []
-    for ident, layout in layouts.items():
-        rows = np.flatnonzero(which == ident)
+    for layout, number in numbers_of.items():
+        rows = np.flatnonzero(which == number)
         groups.append((layout, rows, _matrix(layout, [features[row] for row in rows.tolist()])))
     return groups
 
 
-def _matrix(layout: Layout, features: list[bytes]) -> Floats:
+def _matrix(layout: Layout, features: Sequence[bytes]) -> Floats:
     joined, count = b"".join(features), len(features)
     if layout.width == 0:
         return np.zeros((count, 0))
-    wide = np.fromiter(map(len, features), np.int64, count) != layout.size_bytes
-    if wide.all():
-        return np.frombuffer(joined, np.float64).reshape(count, layout.width)
-    if not wide.any():
-        return np.frombuffer(joined, np.float32).reshape(count, layout.width).astype(np.float64)
+    sizes = set(map(len, features))
+    if len(sizes) == 1:
+        narrow = layout.size_bytes in sizes
+        return (
+            np.frombuffer(joined, np.float32 if narrow else np.float64).reshape(count, layout.width).astype(np.float64, copy=False)
+        )
+    wide = [len(raw) != layout.size_bytes for raw in features]
     values = np.empty((count, layout.width))
     for row, raw in enumerate(features):
         values[row] = np.frombuffer(raw, np.float64 if wide[row] else np.float32)
@@ -118,7 +121,7 @@ def _matrix(layout: Layout, features: list[bytes]) -> Floats:
 def hashed(idents: Sequence[str], names: Ids) -> Ids:
     """Return 128 bits for each prediction id, mixed with those of the model's name."""
     digest = xxhash.xxh3_128_digest
-    joined = b"".join([digest(ident.encode()) for ident in idents])
+    joined = b"".join(map(digest, map(str.encode, idents)))
     return np.frombuffer(joined, np.uint64).reshape(-1, 2) ^ names
 
 
@@ -127,72 +130,49 @@ def strange_names(names: list[str], expected: Sequence[str | None]) -> list[bool
     return [] if names == expected else [name != said for name, said in zip(names, expected, strict=True)]
 
 
-def strange_outputs(outputs: list[Any], slots: Ints, table: ModelTable) -> Wrong:
+def strange_outputs(outputs: list[Any], numbers: Floats | None, slots: Ints, table: ModelTable) -> Wrong:
     """Return which outputs are of another kind than the model's others, no class of its signature, or not finite."""
-    listed = [model if model.registered and model.task == "classification" else None for model in table.models]
-    lookups = [None if model is None else model.lookup for model in listed]
-    return _unlike(outputs, slots, table, (lookups, [0 if model is None else model.span for model in listed])) | _strange(
-        outputs, set(map(type, outputs))
-    )
+    return _unlike(outputs, numbers, slots, table.facts().kinds, table.facts().lookups) | strange_labels(outputs, numbers)
 
 
-def _unlike(values: list[Any], slots: Ints, table: ModelTable, known: tuple[list[Any], list[int]]) -> Wrong:
-    """Return which values are of another kind than their model's outputs, or not known: lookup and span of each slot."""
-    count = len(values)
-    types = list(map(type, values))
-    found = {KINDS[kind] for kind in set(types)}
-    mine = np.array([KIND_CODES[model.kind] for model in table.models], np.int64)[slots]
+def _unlike(values: list[Any], numbers: Floats | None, slots: Ints, kinds: Ints, known: Sequence[Any]) -> Wrong:
+    """Return which values are of another kind than their model's outputs, or not known: the kind and the known values of each slot."""
+    types = set(map(type, values))
+    found = {KINDS[kind] for kind in types}
+    mine = kinds[slots]
     if len(found) == 1:
         wrong: Wrong = mine != KIND_CODES[found.pop()]
     else:
-        wrong = mine != np.fromiter((KIND_CODES[KINDS[kind]] for kind in types), np.int64, count)
-    lookups, spans = known
-    if all(lookup is None for lookup in lookups):
+        wrong = mine != np.fromiter((KIND_CODES[KINDS[type(value)]] for value in values), np.int64, len(values))
+    if all(lookup is None for lookup in known):
         return wrong
-    span = np.array(spans)[slots]
-    if set(types) == {int} and span.all():
-        try:
-            column = np.array(values, np.int64)
-        except OverflowError:
-            pass
-        else:
-            return wrong | (column < 0) | (column >= span)
-    absent = [
-        (lookup := lookups[slot]) is not None and value not in lookup for slot, value in zip(slots.tolist(), values, strict=True)
-    ]
-    if True in absent:
-        wrong |= np.array(absent)
+    new = {
+        (slot, value) for slot, value in distinct(slots, values, numbers) if known[slot] is not None and value not in known[slot]
+    }
+    if new:
+        wrong |= np.array([pair in new for pair in zip(slots.tolist(), values, strict=True)])
     return wrong
 
 
-def strange_pairs(values: list[Any], slots: Ints, table: ModelTable) -> Wrong:
+def strange_pairs(values: list[Any], numbers: Floats | None, slots: Ints, table: ModelTable) -> Wrong:
     """Return which labels cannot be judged by column: null, of an unknown model, of another kind, or of a class not seen so far."""
     unknown = slots < 0
-    if unknown.any():
-        wrong = unknown.copy()
-        known = np.flatnonzero(~unknown)
-        wrong[known] = strange_pairs([values[at] for at in known.tolist()], slots[known], table) if len(known) else False
-        return wrong
-    listed = [model if model.task == "classification" else None for model in table.models]
-    lookups = [None if model is None else model.index for model in listed]
-    return _unlike(values, slots, table, (lookups, [0 if model is None else model.span for model in listed]))
+    facts = table.facts()
+    if not unknown.any():
+        return _unlike(values, numbers, slots, facts.kinds, facts.indices)
+    wrong = unknown.copy()
+    known = np.flatnonzero(~unknown)
+    if len(known):
+        rest = [values[at] for at in known.tolist()]
+        wrong[known] = _unlike(rest, None if numbers is None else numbers[known], slots[known], facts.kinds, facts.indices)
+    return wrong
 
 
-def strange_labels(values: Sequence[Any]) -> Wrong:
+def strange_labels(values: Sequence[Any], numbers: Floats | None) -> Wrong:
     """Return which labels are not finite, or too long."""
-    return _strange(values, set(map(type, values)))
-
-
-def _strange(values: Sequence[Any], types: set[type]) -> Wrong:
-    count = len(values)
-    if types <= {int, float, bool}:
-        try:
-            return ~(np.abs(np.array(values, np.float64)) <= FLOAT32_MAX)
-        except OverflowError:
-            pass
-    if types == {bool}:
-        return np.zeros(count, np.bool_)
-    return np.fromiter((_odd(value) for value in values), np.bool_, count)
+    if numbers is not None:
+        return ~(np.abs(numbers) <= FLOAT32_MAX)
+    return np.fromiter((_odd(value) for value in values), np.bool_, len(values))
 
 
 def _odd(value: Any) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import xxhash
-from msgspec.structs import astuple
 
-from ..schemas.layouts import Decode, Layout, label_decoders, packed_decoder, prediction_columns
+from ..schemas.layouts import Layout, label_columns, prediction_columns
 from .admission import FLOAT32_MAX, MAX_LABEL_BYTES, YEAR_2000_S
 from .checked_columns import (
     Wrong,
@@ -21,21 +20,20 @@ from .checked_columns import (
     strange_names,
     strange_outputs,
     times,
+    whole_numbers,
 )
 from .columns import Floats, Ints
+from .decoding import FEATURES, JSON_START, REFUSED, columns_of_packed, first_byte, is_packed, json_rows, label_rows, packed_rows
 from .inspection import Inspector, Odd, no_nan
 from .model_table import ModelTable
 from .pending import Ids
 from .pieces import Labels, Piece, Predictions, no_labels, no_predictions
-
-REFUSED = (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError, Odd)
+from .scalars import numbers_of
 
 
 class Reader(NamedTuple):
-    """Hold what the decoding loop needs for the records of one key."""
+    """Hold what is known of the records of one key."""
 
-    json: Decode
-    msgpack: Decode
     layout: Layout
     model: str
     slot: int
@@ -50,6 +48,7 @@ class Intake:
         self.max_value_bytes = max_value_bytes
         self._readers: dict[bytes, Reader] = {}
         self._names: dict[bytes, str] = {}
+        self._slots: dict[bytes, int] = {}
 
     def forget(self) -> None:
         """Read the layouts of the models anew."""
@@ -60,164 +59,221 @@ class Intake:
 
     def predictions(self, piece: Piece) -> Predictions:
         """Return the sound predictions of a piece; the others are with the inspector's refusals."""
-        rows, features, refused = self._decode(piece)
-        kept = np.arange(piece.stop - piece.start)
-        if refused:
-            kept = np.delete(kept, np.array(refused) - piece.start)
-        if not rows:
+        if piece.stop == piece.start:
             return no_predictions()
-        found, names = self._columns(piece, rows, features, kept)
-        suspects = self._suspects(found[0], found[1:], names, piece)
-        return self._judged(found[0], suspects, piece)
+        found, features, refused = self._decode(piece)
+        kept = None
+        if refused:
+            kept = np.delete(np.arange(piece.stop - piece.start), np.array(refused) - piece.start)
+            if not len(kept):
+                return no_predictions()
+        rows, wrong = self._columns(piece, found, features, kept)
+        return self._judged(rows, self._suspects(rows, wrong), kept, piece)
 
     def labels(self, piece: Piece) -> Labels:
         """Return the sound labels of a piece; the others are with the inspector's refusals."""
-        json, msgpack, packed = label_decoders()
-        values: list[Any] = piece.source.values
-        limit, events = min(self.max_value_bytes, MAX_LABEL_BYTES), []
-        for at in range(piece.start, piece.stop):
-            value = values[at]
-            try:
-                first = value[0]
-                decode = json if first == 0x7B else packed if 0x90 <= first <= 0x9F else msgpack
-                events.append(decode(value) if len(value) <= limit else None)
-            except REFUSED:
-                events.append(None)
-        return self._label_columns(piece, events)
+        if piece.stop == piece.start:
+            return no_labels()
+        values, keys = piece.source.values[piece.start : piece.stop], piece.source.keys[piece.start : piece.stop]
+        rows = label_rows(values, min(self.max_value_bytes, MAX_LABEL_BYTES))
+        kept = None
+        if None in rows:
+            for row in [row for row, found in enumerate(rows) if found is None]:
+                event = self.inspector.label(piece, piece.start + row)
+                rows[row] = None if event is None else label_columns(event)
+            if None in rows:
+                kept = np.array([row for row, found in enumerate(rows) if found is not None], np.int64)
+                rows, keys = [row for row in rows if row is not None], [keys[row] for row in kept.tolist()]
+                if not rows:
+                    return no_labels()
+        return self._label_columns(piece, list(zip(*rows, strict=True)), kept, keys)
 
     def _know(self, slot: int) -> Reader:
         model = self.table.models[slot]
         assert model.layout is not None
-        reader = Reader(model.layout.decode_json, model.layout.decode_msgpack, model.layout, model.name, slot)
+        reader = Reader(model.layout, model.name, slot)
         self._readers[model.name.encode()] = reader
         self._names[model.name.encode()] = model.name
+        self._slots[model.name.encode()] = slot
         return reader
 
-    def _decode(self, piece: Piece) -> tuple[list[tuple[Any, ...]], list[bytes], list[int]]:
-        """Return columns and features of each sound record, and the indices of the refused ones."""
-        readers, limit = self._readers, self.max_value_bytes
-        values, keys = cast(list[bytes], piece.source.values), cast(list[bytes], piece.source.keys)
-        packed, columns = packed_decoder(), prediction_columns
-        rows: list[tuple[Any, ...]] = []
-        features, refused = [], []
-        for at in range(piece.start, piece.stop):
-            value = values[at]
-            try:
-                json, msgpack, layout, _, _ = readers[keys[at]]
-                first = value[0]
-                if first == 0x7B:
-                    event = json(value)
-                    try:
-                        raw = layout.pack(*astuple(event.features))
-                    except struct.error:
-                        raw = layout.align(astuple(event.features))
-                elif 0x90 <= first <= 0x9F:
-                    event = packed(value)
-                    raw = event.features
-                    if len(raw) != layout.size_bytes or (event.names and event.names != layout.joined_names):
-                        raise Odd
-                else:
-                    event = msgpack(value)
-                    raw = no_nan(layout, event.features)
-                if len(value) > limit:
-                    raise Odd
-            except REFUSED:
-                event, raw = self.inspector.prediction(piece, at)
-                if event is None:
-                    refused.append(at)
-                    continue
-                if keys[at] not in readers:
-                    self._know(self.table.slots[event.model])
-            # The event is let go at once: its memory is then still in the cache for the next one.
-            rows.append(columns(event))
-            features.append(raw)
-        return rows, features, refused
+    def _decode(self, piece: Piece) -> tuple[Sequence[Sequence[Any]], Sequence[bytes], list[int]]:
+        """Return columns and features of the sound records, and the indices of the refused ones."""
+        values = cast(list[bytes], piece.source.values[piece.start : piece.stop])
+        keys = cast(list[bytes], piece.source.keys[piece.start : piece.stop])
+        new = set(keys) - self._readers.keys()
+        first = first_byte(values, self.max_value_bytes)
+        if first == JSON_START and not new:
+            rows, features = json_rows(values, self._layouts(keys))
+        elif is_packed(first) and not new:
+            packed = packed_rows(values, self._layouts(keys), first)
+            if None not in packed:
+                columns = list(zip(*packed, strict=True))
+                return columns_of_packed(columns), columns[FEATURES], []
+            rows, features = _opened(packed)
+        else:
+            rows, features = self._sorted_out(values, keys)
+        refused = []
+        if None in rows:
+            for row in [row for row, found in enumerate(rows) if found is None]:
+                rows[row], features[row] = self._one(piece, piece.start + row, keys[row] in new)
+                if rows[row] is None:
+                    refused.append(piece.start + row)
+            if refused:
+                rows, features = (
+                    [row for row in rows if row is not None],
+                    [features[at] for at, row in enumerate(rows) if row is not None],
+                )
+        return list(zip(*rows, strict=True)), features, refused
 
-    def _columns(self, piece: Piece, found: list[tuple[Any, ...]], features: list[bytes], kept: Ints) -> tuple[Any, list[bool]]:
+    def _layouts(self, keys: list[bytes]) -> list[Layout]:
+        """Return the layout of all the keys, or one for each."""
+        readers = self._readers
+        found = list({readers[key].layout for key in set(keys)})
+        return found if len(found) == 1 else [readers[key].layout for key in keys]
+
+    def _sorted_out(self, values: list[bytes], keys: list[bytes]) -> tuple[list[Any], list[bytes]]:
+        """Decode what is JSON and what is packed, each at once; other forms, unknown keys and what is too large is left as None."""
+        json, packed, limit = [], [], self.max_value_bytes
+        for at, (value, key) in enumerate(zip(values, keys, strict=True)):
+            if value and key in self._readers and len(value) <= limit:
+                if value[0] == JSON_START:
+                    json.append(at)
+                elif is_packed(value[0]):
+                    packed.append(at)
+        rows: list[Any] = [None] * len(values)
+        features = [b""] * len(values)
+        for mine in (json, packed):
+            if not mine:
+                continue
+            some, layouts = [values[at] for at in mine], self._layouts([keys[at] for at in mine])
+            found = json_rows(some, layouts) if mine is json else _opened(packed_rows(some, layouts, first_byte(some, limit)))
+            for at, row, raw in zip(mine, *found, strict=True):
+                rows[at], features[at] = row, raw
+        return rows, features
+
+    def _one(self, piece: Piece, at: int, is_new: bool) -> tuple[Any, bytes]:
+        """Return columns and features of a record that is not plain, None where it is refused; `is_new`: its key was not known before."""
+        value, key = piece.source.values[at], piece.source.keys[at]
+        reader = None if key is None else self._readers.get(key)
+        if reader is not None and key is not None and value and len(value) <= self.max_value_bytes:
+            if is_new and (value[0] == JSON_START or is_packed(value[0])):
+                rows, features = self._sorted_out([value], [key])
+                if rows[0] is not None:
+                    return rows[0], features[0]
+            try:
+                event = reader.layout.decode_msgpack(value)
+                return prediction_columns(event), no_nan(reader.layout, event.features)
+            except (*REFUSED, Odd):
+                pass
+        found, raw = self.inspector.prediction(piece, at)
+        if found is None:
+            return None, raw
+        if reader is None:
+            self._know(self.table.slots[found.model])
+        return prediction_columns(found), raw
+
+    def _columns(
+        self, piece: Piece, found: Sequence[Sequence[Any]], features: Sequence[bytes], kept: Ints | None
+    ) -> tuple[Predictions, Wrong]:
         keys: list[Any] = piece.source.keys[piece.start : piece.stop]
-        if len(kept) != len(keys):
+        if kept is not None:
             keys = [keys[at] for at in kept.tolist()]
-        models, versions, idents, seconds, outputs, scores_given, latencies = zip(*found, strict=True)
-        readers = list(map(self._readers.__getitem__, keys))
-        slots = np.array([reader.slot for reader in readers])
-        stamps = np.array(piece.source.timestamps_ms[piece.start : piece.stop])[kept]
-        ts, wrong_ts = times(seconds, stamps)
+        models, versions, idents, seconds, outputs, scores_given, latencies = found
+        slots, strange = self._slots_of(keys, models)
+        order, time_ms, stamps, offset = piece.columns(kept)
+        ts, wrong = times(seconds, stamps)
+        wrong |= self._odd_times(ts, stamps)
         latency, wrong_latency = numbers(latencies)
+        wrong |= wrong_latency
         scores, confidence, wrong_scores = columns_of_scores(scores_given, slots, self.table)
+        wrong |= wrong_scores
+        if strange:
+            wrong |= np.array(strange)
         rows = Predictions(
-            order=piece.order[kept],
-            time_ms=piece.time_ms[kept],
+            order=order,
+            time_ms=time_ms,
             slot=slots,
-            version=np.array(versions),
-            offset=np.array(piece.source.offsets[piece.start : piece.stop])[kept],
+            version=whole_numbers(versions),
+            offset=offset,
             ids=hashed(idents, self.table.hashes()[slots]),
             ts=ts,
             confidence=confidence,
             latency_ms=latency,
             scores=scores,
             outputs=list(outputs),
-            groups=groups_of(readers, features),
+            numbers=numbers_of(outputs),
+            groups=groups_of(self._layouts(keys), features),
         )
-        wrong = wrong_ts | wrong_latency | wrong_scores | self._odd_times(ts, stamps)
-        return (rows, wrong, kept), strange_names(list(models), [reader.model for reader in readers])
+        return rows, wrong
+
+    def _slots_of(self, keys: list[bytes], models: Sequence[str]) -> tuple[Ints, list[bool]]:
+        """Return the slots of known keys, and which models are not those that the keys say; nothing where all are."""
+        if keys.count(keys[0]) == len(keys):
+            reader = self._readers[keys[0]]
+            same = models.count(reader.model) == len(models)
+            return np.full(len(keys), reader.slot), [] if same else [name != reader.model for name in models]
+        slots = np.fromiter(map(self._slots.__getitem__, keys), np.int64, len(keys))
+        return slots, strange_names(list(models), list(map(self._names.__getitem__, keys)))
 
     def _odd_times(self, ts: Floats, stamps: Ints) -> Wrong:
         future = ts - stamps / 1000.0 > self.inspector.config.max_future_s
         return (ts < YEAR_2000_S) | (future & (stamps >= 0))
 
-    def _suspects(self, rows: Predictions, more: tuple[Any, ...], strange: list[bool], piece: Piece) -> Any:
-        wrong, kept = more
-        if strange:
-            wrong |= np.array(strange)
+    def _suspects(self, rows: Predictions, wrong: Wrong) -> list[int]:
         for _, at, values in rows.groups:
             odd = np.abs(values) > FLOAT32_MAX
             if odd.any():
                 wrong[at[odd.any(axis=1)]] = True
-        wrong |= strange_outputs(rows.outputs, rows.slot, self.table)
-        return [(at, int(kept[at]) + piece.start) for at in np.flatnonzero(wrong).tolist()]
+        wrong |= strange_outputs(rows.outputs, rows.numbers, rows.slot, self.table)
+        return wrong.nonzero()[0].tolist()
 
-    def _judged(self, rows: Predictions, suspects: list[tuple[int, int]], piece: Piece) -> Predictions:
-        bad = [row for row, at in suspects if not self.inspector.sound_prediction(piece, at)]
+    def _judged(self, rows: Predictions, suspects: list[int], kept: Ints | None, piece: Piece) -> Predictions:
+        places = [(row, row if kept is None else int(kept[row])) for row in suspects]
+        bad = [row for row, at in places if not self.inspector.sound_prediction(piece, piece.start + at)]
         if not bad:
             return rows
         keep = np.ones(len(rows), np.bool_)
         keep[bad] = False
         return rows.take(keep)
 
-    def _label_columns(self, piece: Piece, events: list[Any]) -> Labels:
-        odd = False
-        for row in [row for row, event in enumerate(events) if event is None]:
-            events[row] = self.inspector.label(piece, piece.start + row)
-            odd |= events[row] is None
-        at = np.arange(len(events))
-        keys: list[Any] = piece.source.keys[piece.start : piece.stop]
-        if odd:
-            at = np.array([row for row, event in enumerate(events) if event is not None], np.int64)
-            events, keys = [event for event in events if event is not None], [keys[row] for row in at.tolist()]
-        if not events:
-            return no_labels()
-        models, values = [event.model for event in events], [event.label for event in events]
-        known = self.table.slots
-        slots = np.array([known.get(model, -1) for model in models])
-        stamps = np.array(piece.source.timestamps_ms[piece.start : piece.stop])[at]
-        ts, wrong = times([event.ts for event in events], stamps)
-        wrong |= self._odd_times(ts, stamps) | strange_labels(values)
-        found = strange_names(models, list(map(self._names.get, keys)))
-        if found:
-            wrong |= np.array(found)
+    def _label_columns(self, piece: Piece, found: list[Sequence[Any]], kept: Ints | None, keys: list[Any]) -> Labels:
+        models, idents, said, seconds = found
+        values, known = list(said), self.table.slots
+        if models.count(models[0]) == len(models):
+            slots = np.full(len(models), known.get(models[0], -1))
+        else:
+            slots = np.array([known.get(model, -1) for model in models], np.int64)
+        order, time_ms, stamps, offset = piece.columns(kept)
+        ts, wrong = times(seconds, stamps)
+        wrong |= self._odd_times(ts, stamps)
+        as_numbers = numbers_of(values)
+        wrong |= strange_labels(values, as_numbers)
+        strange = strange_names(list(models), list(map(self._names.get, keys)))
+        if strange:
+            wrong |= np.array(strange)
         rows = Labels(
-            order=piece.order[at],
-            time_ms=piece.time_ms[at],
+            order=order,
+            time_ms=time_ms,
             slot=slots,
-            offset=np.array(piece.source.offsets[piece.start : piece.stop])[at],
-            ids=hashed([event.prediction_id for event in events], self._name_hashes(models, slots)),
-            at=at + piece.start,
+            offset=offset,
+            ids=hashed(idents, self._name_hashes(models, slots)),
+            at=np.arange(piece.start, piece.stop) if kept is None else kept + piece.start,
             values=values,
+            numbers=as_numbers,
         )
-        bad = [row for row in np.flatnonzero(wrong).tolist() if self.inspector.label(piece, piece.start + int(at[row])) is None]
+        bad = [row for row in wrong.nonzero()[0].tolist() if self.inspector.label(piece, int(rows.at[row])) is None]
         return rows if not bad else rows.take(~np.isin(np.arange(len(rows)), bad))
 
-    def _name_hashes(self, models: list[str], slots: Ints) -> Ids:
+    def _name_hashes(self, models: Sequence[str], slots: Ints) -> Ids:
         if len(self.table) and slots.min() >= 0:
             return self.table.hashes()[slots]
         return np.frombuffer(b"".join([xxhash.xxh3_128_digest(model.encode()) for model in models]), np.uint64).reshape(-1, 2)
+
+
+def _opened(packed: list[Any]) -> tuple[list[Any], list[bytes]]:
+    """Return columns and features of packed predictions, None and nothing where there is none."""
+    return (
+        [None if row is None else columns_of_packed(row) for row in packed],
+        [b"" if row is None else row[FEATURES] for row in packed],
+    )

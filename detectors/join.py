@@ -20,6 +20,7 @@ from .model_table import ModelTable
 from .outputs import Fresh, label_indices, marks_of, output_indices, place_classes
 from .pending import SUPERSEDED, NewRows, Pending
 from .pieces import Labels, Predictions
+from .scalars import numbers_of
 
 Bools = NDArray[np.bool_]
 
@@ -32,6 +33,7 @@ class Joined:
     order: Ints
     label_offset: Ints
     values: list[Any]
+    numbers: Floats | None
 
 
 class Joiner:
@@ -59,12 +61,15 @@ class Joiner:
         rows = existing[1][plain]
         here = rows < 0
         rows[here] = first + places[match[plain[here]]]
-        values = [labels.values[at] for at in plain.tolist()] if len(plain) != len(labels) else labels.values
-        joined = _merged(Joined(rows, labels.order[plain], labels.offset[plain], values), pairs)
+        values, numbers = labels.values, labels.numbers
+        if len(plain) != len(labels):
+            values = [values[at] for at in plain.tolist()]
+            numbers = None if numbers is None else numbers[plain]
+        joined = _merged(Joined(rows, labels.order[plain], labels.offset[plain], values, numbers), pairs)
         if len(disputes.superseded):
             self.pending.mark(np.array(disputes.superseded), SUPERSEDED)
         if len(joined.rows):
-            self.pending.mark(joined.rows, marks_of(joined.values))
+            self.pending.mark(joined.rows, marks_of(joined.values, joined.numbers))
         added = np.arange(first, self.pending.head)
         if disputes.superseded:
             added = np.setdiff1d(added, np.array(disputes.superseded))
@@ -74,15 +79,14 @@ class Joiner:
     def pairs(self, joined: Joined, fresh: Fresh) -> dict[str, Any]:
         """Return the columns of joined rows but the offsets and order; new classes get their indices here."""
         rows, pending = joined.rows, self.pending
-        slots = pending.column("model", rows)
-        listed = slots.tolist()
-        place_classes(fresh, listed, joined.order, joined.values, self.table)
-        output = output_indices(pending.column("output", rows), listed, self.table)
-        label = label_indices(joined.values, listed, self.table)
-        regress = np.array([model.task == "regression" for model in self.table.models], np.bool_)[slots]
+        slots = pending.column("model", rows).astype(np.int64)
+        place_classes(fresh, joined, slots, self.table)
+        output = output_indices(pending.column("output", rows), slots, self.table)
+        label = label_indices(joined.values, joined.numbers, slots, self.table)
+        regress = self.table.facts().regress[slots]
         error = np.where(regress, np.abs(output - label), (output != label).astype(np.float64))
         return {
-            "model": slots.astype(np.int64),
+            "model": slots,
             "version": pending.column("version", rows).astype(np.int64),
             "prediction_offset": pending.column("offset", rows),
             "ts": pending.column("ts", rows),
@@ -124,7 +128,7 @@ class Joiner:
         label_places = np.argsort(label_low)
         odd_labels = _repeated(label_low[label_places], label_places)
         odd_labels |= ~(self._waiting(predictions, labels, existing[1]) | self._follows(predictions, labels, match))
-        odd_labels |= strange_pairs(labels.values, labels.slot, self.table)
+        odd_labels |= strange_pairs(labels.values, labels.numbers, labels.slot, self.table)
         here = match >= 0
         odd_labels[here] |= odd[match[here]]
         odd[match[here & odd_labels]] = True
@@ -139,7 +143,7 @@ class Joiner:
         most = pending.head + np.searchsorted(predictions.order, labels.order)
         found &= pending.marks(rows) == 0
         found &= (rows >= most - rules.max_rows) & (labels.time_ms - pending.column("time_ms", rows) <= rules.window_ms)
-        found &= rows >= np.array([model.first_row for model in self.table.models])[labels.slot]
+        found &= rows >= self.table.facts().first_rows[labels.slot]
         return found
 
     def _follows(self, predictions: Predictions, labels: Labels, match: Ints) -> Bools:
@@ -165,10 +169,13 @@ def _repeated(ordered: NDArray[np.uint64], places: Ints) -> Bools:
 
 def _merged(plain: Joined, pairs: list[Pair]) -> Joined:
     if not pairs:
+        if plain.numbers is None:
+            plain.numbers = numbers_of(plain.values)
         return plain
     rows = np.concatenate([plain.rows, np.array([pair.row for pair in pairs], np.int64)])
     order = np.concatenate([plain.order, np.array([pair.order for pair in pairs], np.int64)])
     offsets = np.concatenate([plain.label_offset, np.array([pair.label_offset for pair in pairs], np.int64)])
     values = [*plain.values, *(pair.value for pair in pairs)]
     by_order = np.argsort(order, kind="stable")
-    return Joined(rows[by_order], order[by_order], offsets[by_order], [values[at] for at in by_order.tolist()])
+    values = [values[at] for at in by_order.tolist()]
+    return Joined(rows[by_order], order[by_order], offsets[by_order], values, numbers_of(values))

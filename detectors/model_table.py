@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -105,6 +105,18 @@ class Model:
 
 
 _FREE: Any = None
+KIND_CODES: dict[str | None, int] = {"number": 0, "text": 1, "truth": 2, "none": 3, None: -1}
+
+
+class Facts(NamedTuple):
+    """Hold by slot what many rows are checked against. `lookups`: of registered classes; `indices`: of all; None for a regression."""
+
+    kinds: NDArray[np.int64]
+    reserved: NDArray[np.int64]
+    first_rows: NDArray[np.int64]
+    regress: NDArray[np.bool_]
+    lookups: list[dict[Scalar, float] | None]
+    indices: list[dict[Scalar, int] | None]
 
 
 class ModelTable:
@@ -115,6 +127,7 @@ class ModelTable:
         self.slots: dict[str, int] = {}
         self.increments: list[tuple[int, int, str]] = []
         self._hashes: NDArray[np.uint64] = np.empty((0, 2), np.uint64)
+        self._facts: Facts | None = None
 
     def __len__(self) -> int:
         """Return the number of models."""
@@ -166,7 +179,23 @@ class ModelTable:
         if found is None:
             found = self.slots[name] = len(self.models)
             self.models.append(Model(name, born=order))
+            self._facts = None
         return found
+
+    def facts(self) -> Facts:
+        """Return what holds for each model until a model is added, learned, registered or turned to a regression."""
+        if self._facts is None:
+            models = self.models
+            sorts = [model.task == "classification" for model in models]
+            self._facts = Facts(
+                kinds=np.array([KIND_CODES[model.kind] for model in models], np.int64),
+                reserved=np.array([model.reserved for model in models], np.int64),
+                first_rows=np.array([model.first_row for model in models], np.int64),
+                regress=~np.array(sorts, np.bool_),
+                lookups=[model.lookup if model.registered and sort else None for model, sort in zip(models, sorts, strict=True)],
+                indices=[model.index if sort else None for model, sort in zip(models, sorts, strict=True)],
+            )
+        return self._facts
 
     def hashes(self) -> NDArray[np.uint64]:
         """Return the hashes of the names, uint64 (models, 2)."""
@@ -177,6 +206,7 @@ class ModelTable:
 
     def register(self, signature: Signature, slot: int, next_row: int) -> None:
         """Take over a signature. Rows before `next_row` are no longer joined where the kind of the outputs changed."""
+        self._facts = None
         model = self.models[slot]
         kind = kind_of(signature.classes[0]) if signature.classes else "number"
         known = model.layout
@@ -200,6 +230,7 @@ class ModelTable:
 
     def learn(self, slot: int, output: Scalar, width: int, learned: Layout) -> None:
         """Take over what the first prediction of a model shows; `width` is the number of its scores, 0 without any."""
+        self._facts = None
         model = self.models[slot]
         model.kind, model.layout, model.lookup = kind_of(output), learned, model.stored
         model.reserved, model.dirty = width, True
@@ -216,6 +247,7 @@ class ModelTable:
 
     def become_regression(self, slot: int) -> None:
         """Make a learned model of whole numbers a regression for good."""
+        self._facts = None
         model = self.models[slot]
         model.task, model.classes, model.index, model.stored, model.lookup = "regression", [], {}, {}, {}
         model.generation += 1
@@ -235,6 +267,7 @@ class ModelTable:
     def restore(self, parts: Iterable[tuple[int, bytes]]) -> None:
         """Take over what `take_dirty` gave, in any order of the slots; raises msgspec.DecodeError."""
         found = dict(parts)
+        self._facts = None
         for slot in range(len(found)):
             model = _decode(found[slot])
             self.slots[model.name] = slot

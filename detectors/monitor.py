@@ -9,7 +9,7 @@ import numpy as np
 
 from ..schemas.config import MonitorConfig
 from ..schemas.events import Event
-from ..schemas.records import Batch, Slice
+from ..schemas.records import Batch
 from ..schemas.topics import DATA_PLANE_INPUTS, topic_name
 from .columns import FeatureGroup, Floats, InputRows, Ints, JoinedRows
 from .disputes import Disputes, Rules
@@ -102,7 +102,8 @@ class Monitor:
     def _merge(self, batch: Batch) -> tuple[Piece, Piece, Piece]:
         """Return the slices as pieces in merged order: by stream time, then models, predictions, labels."""
         sources = {"models": batch.models, "predictions": batch.predictions, "labels": batch.labels}
-        times = [self._stream_times(kind, source) for kind, source in sources.items()]
+        stamps = [np.fromiter(source.timestamps_ms, np.int64, len(source)) for source in sources.values()]
+        times = [self._stream_times(kind, stamps_ms) for kind, stamps_ms in zip(sources, stamps, strict=True)]
         ranks = []
         for at, mine in enumerate(times):
             rank = np.arange(len(mine))
@@ -116,18 +117,19 @@ class Monitor:
         merged = np.maximum.accumulate(np.maximum(merged, self.now_ms))
         self._disputes.clock = merged, self.order
         made = [
-            Piece(topic_name(self.prefix, kind), source, 0, len(source), rank + self.order, merged[rank])
-            for (kind, source), rank in zip(sources.items(), ranks, strict=True)
+            Piece(topic_name(self.prefix, kind), source, 0, len(source), rank + self.order, merged[rank], stamps_ms)
+            for (kind, source), rank, stamps_ms in zip(sources.items(), ranks, stamps, strict=True)
         ]
         self.order += len(batch)
         if len(merged):
             self.now_ms = int(merged[-1])
         return made[0], made[1], made[2]
 
-    def _stream_times(self, kind: str, source: Slice) -> Ints:
-        times = np.maximum.accumulate(np.array([self.stream_time_ms[kind], *source.timestamps_ms], np.int64))
-        self.stream_time_ms[kind] = int(times[-1])
-        return times[1:]
+    def _stream_times(self, kind: str, stamps_ms: Ints) -> Ints:
+        times = np.maximum.accumulate(np.maximum(stamps_ms, self.stream_time_ms[kind]))
+        if len(times):
+            self.stream_time_ms[kind] = int(times[-1])
+        return times
 
     def _register(self, models: Piece, at: int) -> None:
         event = self._inspector.registration(models, at)
@@ -182,7 +184,8 @@ class Monitor:
 
 
 def _cut(piece: Piece, start: int, stop: int) -> Piece:
-    return Piece(piece.topic, piece.source, start, stop, piece.order[start:stop], piece.time_ms[start:stop])
+    part = slice(start, stop)
+    return Piece(piece.topic, piece.source, start, stop, piece.order[part], piece.time_ms[part], piece.stamps_ms[part])
 
 
 def _until(fresh: Fresh, order: int) -> Fresh:

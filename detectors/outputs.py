@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ from .inspection import Inspector
 from .model_table import MAX_LEARNED_CLASSES, Model, ModelTable, is_whole
 from .pending import FIRST_FINGERPRINT, Marks, fingerprints
 from .pieces import Piece, Predictions
+from .scalars import Spot, distinct, translated
 
 
 @dataclass(slots=True)
@@ -28,17 +30,13 @@ class Fresh:
 def store_outputs(rows: Predictions, table: ModelTable, inspector: Inspector, piece: Piece) -> tuple[Predictions, Floats, Fresh]:
     """Return the sound rows, the number kept for each output, and what is new; `switches` says from which order on a slot regresses."""
     fresh = Fresh([], [])
-    lookups = [model.lookup if model.task == "classification" else None for model in table.models]
+    known = _known(rows, table)
+    new = {pair for pair, number in known.items() if number is None}
+    if not new:
+        # What is stored of a number is the number itself.
+        return rows, rows.numbers if rows.numbers is not None else translated(rows.slot, rows.outputs, known), fresh
     slots = rows.slot.tolist()
-    plain = [model.task == "regression" or (model.registered and model.span > 0) for model in table.models]
-    if all(plain):
-        return rows, np.array(rows.outputs, np.float64), fresh
-    got: list[Any] = [
-        float(value) if (lookup := lookups[slot]) is None else lookup.get(value)
-        for slot, value in zip(slots, rows.outputs, strict=True)
-    ]
-    if None not in got:
-        return rows, np.array(got), fresh
+    got: list[Any] = [known[pair] for pair in zip(slots, rows.outputs, strict=True)]
     switched: set[int] = set()
     bad = []
     for at in [at for at, number in enumerate(got) if number is None]:
@@ -66,6 +64,15 @@ def store_outputs(rows: Predictions, table: ModelTable, inspector: Inspector, pi
     return rows, np.array(got), fresh
 
 
+def _known(rows: Predictions, table: ModelTable) -> dict[Spot, Any]:
+    """Return the number kept for each output that occurs, None for a new one; nothing where all are numbers of regressions."""
+    regress = table.facts().regress
+    if rows.numbers is not None and regress.all():
+        return {}
+    pairs = distinct(rows.slot, rows.outputs, rows.numbers)
+    return {(slot, value): float(value) if regress[slot] else table.models[slot].lookup.get(value) for slot, value in pairs}
+
+
 def _new_output(model: Model, value: Any) -> str | None:
     """Return why a learned model cannot have this new output; an empty text where it is a regression from here on."""
     full = len(model.stored) >= MAX_LEARNED_CLASSES
@@ -78,47 +85,55 @@ def _new_output(model: Model, value: Any) -> str | None:
     return f"classes of a model that is not registered must be at most {MAX_LEARNED_CLASSES}" if full else None
 
 
-def place_classes(fresh: Fresh, slots: list[int], orders: Ints, values: list[Any], table: ModelTable) -> None:
-    """Give class indices, in merged order, to new outputs and to the new labels among `values`."""
+def place_classes(fresh: Fresh, joined: Any, slots: Ints, table: ModelTable) -> None:
+    """Give class indices, in merged order, to new outputs and to the new labels among the joined ones."""
     new: list[tuple[int, int, int, Scalar, int | None]] = [
         (order, 0, slot, value, best) for order, slot, value, best in fresh.values
     ]
-    indices = [model.index if model.task == "classification" and not model.registered else None for model in table.models]
-    absent = [] if not any(index is not None for index in indices) else enumerate(zip(slots, values, strict=True))
-    for at, (slot, value) in absent:
-        index = indices[slot]
-        if index is not None and value not in index:
-            new.append((int(orders[at]), 1, slot, value, None))
+    indices = table.facts().indices
+    absent = {
+        (slot, value)
+        for slot, value in distinct(slots, joined.values, joined.numbers)
+        if (index := indices[slot]) is not None and not table.models[slot].registered and value not in index
+    }
+    if absent:
+        for at, pair in enumerate(zip(slots.tolist(), joined.values, strict=True)):
+            if pair in absent:
+                new.append((int(joined.order[at]), 1, *pair, None))
     for _, _, slot, value, best in sorted(new, key=lambda one: one[:2]):
         table.models[slot].place(value, best)
 
 
-def output_indices(stored: Floats, slots: list[int], table: ModelTable) -> Floats:
+def output_indices(stored: Floats, slots: Ints, table: ModelTable) -> Floats:
     """Return the class index of each stored output, or the number itself for regression."""
-    maps = [_by_stored(model) if model.task == "classification" and not model.span else None for model in table.models]
-    if not any(found is not None for found in maps):
-        return stored
-    numbers = stored.tolist()
-    return np.array([n if (found := maps[slot]) is None else found[n] for slot, n in zip(slots, numbers, strict=True)], np.float64)
+    return _indices((slots, stored.tolist(), stored), table, _by_stored)
 
 
-def label_indices(values: list[Any], slots: list[int], table: ModelTable) -> Floats:
+def label_indices(values: list[Any], numbers: Floats | None, slots: Ints, table: ModelTable) -> Floats:
     """Return the class index of each label, or the number itself for regression."""
-    maps = [model.index if model.task == "classification" and not model.span else None for model in table.models]
-    if not any(index is not None for index in maps):
-        return np.array(values, np.float64)
-    lasts = [len(model.classes) for model in table.models]
-    found = [
-        value if (index := maps[slot]) is None else index.get(value, lasts[slot]) for slot, value in zip(slots, values, strict=True)
-    ]
-    return np.array(found, np.float64)
+    return _indices((slots, values, numbers), table, lambda model: model.index)
 
 
-def marks_of(values: list[Any]) -> Marks:
+def _indices(rows: tuple[Ints, list[Any], Floats | None], table: ModelTable, index_of: Callable[[Model], dict[Any, int]]) -> Floats:
+    """Return the index of each value, that after the last for an unknown one; for a regression or classes 0, 1, 2, ... the value itself."""
+    slots, _, numbers = rows
+    if numbers is not None and table.facts().regress.all():
+        return numbers
+    found: dict[Spot, float] = {}
+    for slot, value in distinct(*rows):
+        model = table.models[slot]
+        plain = model.task == "regression" or model.span
+        found[slot, value] = value if plain else index_of(model).get(value, len(model.classes))
+    if numbers is not None and all(value == index for (_, value), index in found.items()):
+        return numbers
+    return translated(slots, rows[1], found)
+
+
+def marks_of(values: list[Any], numbers: Floats | None) -> Marks:
     """Return the fingerprints of labels."""
-    if str in set(map(type, values)):
+    if numbers is None:
         return np.array([mark_of(value) for value in values], np.uint8)
-    return fingerprints(np.array(values, np.float64))
+    return fingerprints(numbers)
 
 
 @lru_cache(maxsize=4096)

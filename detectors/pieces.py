@@ -24,11 +24,22 @@ class Piece:
     stop: int
     order: Ints
     time_ms: Ints
+    stamps_ms: Ints
+
+    def columns(self, kept: Ints | None) -> tuple[Ints, Ints, Ints, Ints]:
+        """Return order, stream time, time stamp and offset of the records, of those `kept` alone where it is given."""
+        offsets = np.fromiter(self.source.offsets[self.start : self.stop], np.int64, self.stop - self.start)
+        if kept is None:
+            return self.order, self.time_ms, self.stamps_ms, offsets
+        return self.order[kept], self.time_ms[kept], self.stamps_ms[kept], offsets[kept]
 
 
 @dataclass(slots=True)
 class Predictions:
-    """Hold sound predictions in merged order. `groups`: layout, rows, values. `scores`: NaN where missing, at most WIDEST columns."""
+    """Hold sound predictions in merged order. `groups`: layout, rows, values. `scores`: NaN where missing, at most WIDEST columns.
+
+    `numbers`: the outputs as numbers, None where some are texts.
+    """
 
     order: Ints
     time_ms: Ints
@@ -41,6 +52,7 @@ class Predictions:
     latency_ms: Floats
     scores: Floats
     outputs: list[Any]
+    numbers: Floats | None
     groups: list[tuple[Layout, Ints, Floats]]
 
     def __len__(self) -> int:
@@ -67,13 +79,14 @@ class Predictions:
             latency_ms=self.latency_ms[keep],
             scores=self.scores[keep],
             outputs=[self.outputs[at] for at in np.flatnonzero(keep).tolist()],
+            numbers=None if self.numbers is None else self.numbers[keep],
             groups=groups,
         )
 
 
 @dataclass(slots=True)
 class Labels:
-    """Hold sound labels in merged order. `at`: index in the slice. `slot`: -1 for a model not known yet."""
+    """Hold sound labels in merged order. `at`: index in the slice. `slot`: -1 for a model not known yet. `numbers`: as of Predictions."""
 
     order: Ints
     time_ms: Ints
@@ -82,6 +95,7 @@ class Labels:
     ids: Ids
     at: Ints
     values: list[Any]
+    numbers: Floats | None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -97,16 +111,19 @@ class Labels:
             ids=self.ids[keep],
             at=self.at[keep],
             values=[self.values[at] for at in np.flatnonzero(keep).tolist()],
+            numbers=None if self.numbers is None else self.numbers[keep],
         )
 
 
 def no_predictions() -> Predictions:
     """Return no rows."""
     ints, floats = np.zeros(0, np.int64), np.zeros(0)
-    return Predictions(ints, ints, ints, ints, ints, np.zeros((0, 2), np.uint64), floats, floats, floats, np.zeros((0, 0)), [], [])
+    return Predictions(
+        ints, ints, ints, ints, ints, np.zeros((0, 2), np.uint64), floats, floats, floats, np.zeros((0, 0)), [], floats, []
+    )
 
 
 def no_labels() -> Labels:
     """Return no rows."""
     ints = np.zeros(0, np.int64)
-    return Labels(ints, ints, ints, ints, np.zeros((0, 2), np.uint64), ints, [])
+    return Labels(ints, ints, ints, ints, np.zeros((0, 2), np.uint64), ints, [], np.zeros(0))

@@ -31,6 +31,7 @@ _PREDICTION = {field.name: (field.type, field.default) for field in msgspec.stru
 _LABEL = {field.name: (field.type, field.default) for field in msgspec.structs.fields(LabelArrived)}
 PREDICTION_COLUMNS = ("model", "version", "prediction_id", "ts", "output", "scores", "latency_ms")
 prediction_columns: Callable[[Any], tuple[Any, ...]] = attrgetter(*PREDICTION_COLUMNS)
+label_columns: Callable[[Any], tuple[Any, ...]] = attrgetter("model", "prediction_id", "label", "ts")
 
 
 def _strict(name: str, source: dict[str, tuple[Any, Any]], types: dict[str, Any], tag: str) -> type[msgspec.Struct]:
@@ -61,6 +62,9 @@ class _StrictPackedLabel(msgspec.Struct, frozen=True, array_like=True, forbid_un
     prediction_id: IdText
     label: Scalar | None
     ts: float | None = None
+
+
+PACKED_FIELDS = len(_StrictPacked.__struct_fields__)
 
 
 class Layout:
@@ -117,3 +121,16 @@ def label_decoders() -> tuple[Decode, Decode, Decode]:
 def packed_decoder() -> Decode:
     """Return the strict decoder of a packed prediction."""
     return msgspec.msgpack.Decoder(_StrictPacked).decode
+
+
+@lru_cache(maxsize=1)
+def packed_tuples() -> Decode:
+    """Return the decoder of a packed prediction with all its fields to a tuple of them."""
+    fields = (str, Version, IdText, float, Scalar, bytes, str, list[float] | None, str | None, float | None)
+    return msgspec.msgpack.Decoder(tuple[fields]).decode  # type: ignore[valid-type]
+
+
+@lru_cache(maxsize=1)
+def packed_label_tuples() -> Decode:
+    """Return the decoder of a packed label with all its fields to a tuple of them."""
+    return msgspec.msgpack.Decoder(tuple[str, IdText, Scalar | None, float | None]).decode
