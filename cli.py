@@ -202,7 +202,7 @@ def json_schema(
 
 @app.command()
 def doctor(context: typer.Context, json: JsonFlag = False) -> None:
-    """Check this machine, the settings, the broker, the topics and the store. Exit code 1 where something needed is wrong.
+    """Check this machine, the settings, the broker, the topics and the store; the exit code is that of the first thing wrong.
 
     Example: driftloop doctor --json
     """
