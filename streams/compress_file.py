@@ -20,6 +20,7 @@ from ..schemas.events import GateVerdict, Signature
 from ..schemas.rows import Rows
 from ..settings import Settings
 from .table_file import Table, read_table, typed_cells
+from .this_cpu import this_cpu
 
 Progress = Callable[[str, float, str], None]
 
@@ -49,7 +50,7 @@ def compress_file(settings: Settings, config: CompressConfig, progress: Progress
     digest = hashlib.sha256(onnx).hexdigest()
     name = config.model.stem
     job = Job(f"compress-{digest[:12]}", name, config.recipe, ModelVersion(1, digest, onnx), signature, rows)
-    outcome = Optimizer(settings.repair, time.perf_counter).run(job, progress)
+    outcome = Optimizer(settings.repair, time.perf_counter, this_cpu()).run(job, progress)
     verdict = outcome.verdict
     told: dict[str, Any] = {"promoted": verdict.promoted, "reasons": list(verdict.reasons), "arm": outcome.arm, "model": None}
     if verdict.promoted and outcome.onnx is not None:

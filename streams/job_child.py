@@ -50,15 +50,13 @@ def _run(folder: Path, lines: TextIO, threads: int) -> int:
         progress("load", 0.0, "reading the job")
         job, config = read_job(folder)
         from ..compression.optimizer import Optimizer
-        from ..compression.quantize import read_cpu
+        from .this_cpu import this_cpu
 
         if job.recipe != "int8":
             import torch
 
             torch.set_num_threads(threads)
-        cpuinfo = Path("/proc/cpuinfo")
-        cpu = read_cpu(cpuinfo.read_text("utf-8", "replace") if cpuinfo.exists() else "")
-        write_outcome(folder, Optimizer(config, time.perf_counter, cpu).run(job, progress))
+        write_outcome(folder, Optimizer(config, time.perf_counter, this_cpu()).run(job, progress))
     except Exception as problem:  # noqa: BLE001 - the parent must hear every cause, and this process ends here
         write_error(folder, problem)
         return 1

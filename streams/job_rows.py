@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from ..schemas import codecs
@@ -29,11 +30,15 @@ log = logging.getLogger("driftloop.worker")
 
 
 class JobRows(NamedTuple):
-    """Give the rows after the change, some from before it (None where none were asked for), and how many were dropped and why."""
+    """Give the rows after the change, some from before it (None where none were asked for), and how many were dropped and why.
+
+    `span` is the range they came from, closed after the newest row (None without rows).
+    """
 
     rows: Rows
     old_rows: Rows | None
     dropped: dict[str, int]
+    span: RowRange | None
 
 
 class _Row(NamedTuple):
@@ -92,7 +97,7 @@ class _Source:
                 "rows of %s left out: %s", self.model, ", ".join(f"{count} {why}" for why, count in sorted(dropped.items()))
             )
         old_rows = None if span.reference_start_offset is None else self._rows(old)
-        return JobRows(self._rows(new), old_rows, dict(dropped))
+        return JobRows(self._rows(new), old_rows, dict(dropped), _closed(span, new))
 
     def _labels(self, partition: int, start: int) -> dict[str, Scalar]:
         labels: dict[str, Scalar] = {}
@@ -170,6 +175,14 @@ class _Source:
                         yield record
         finally:
             reader.close()
+
+
+def _closed(span: RowRange, rows: deque[_Row]) -> RowRange | None:
+    if not rows:
+        return None
+    # Where old rows were read too, the start is the border between the two and stays.
+    start = rows[0].offset if span.reference_start_offset is None else span.start_offset
+    return msgspec.structs.replace(span, start_offset=start, end_offset=rows[-1].offset + 1)
 
 
 def _may_name(value: bytes, model: str) -> bool:

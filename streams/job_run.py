@@ -92,7 +92,7 @@ class JobRun:
             old_rows=found.old_rows,
             earlier=tuple(earlier),
             options=request.options,
-            row_range=request.rows,
+            row_range=found.span,
         )
 
     def _run_child(self, folder: Path) -> None:

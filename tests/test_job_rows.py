@@ -57,6 +57,11 @@ def test_rows_are_joined_in_the_order_of_predictions_whatever_the_labels_do() ->
     assert found.rows.features.tolist() == [[3.0, 0.5], [4.0, 0.5], [5.0, 0.5]]
     assert found.rows.features.dtype == np.float32
     assert found.old_rows is None
+    assert found.span == RowRange(partition=PARTITION, start_offset=3, labels_start_offset=0, end_offset=6)
+    log.predict(6)
+    log.label(6)
+    again = read_rows(log.transport, SETTINGS, asked(found.span), SIGNATURE)
+    assert (again.rows.offsets.tolist(), again.span) == ([3, 4, 5], found.span)
 
 
 def test_old_rows_lie_before_the_change_and_the_end_is_exclusive() -> None:
@@ -121,6 +126,7 @@ def test_a_users_job_gets_the_newest_labelled_rows() -> None:
             log.label(number)
     found = read_rows(log.transport, settings, asked(), SIGNATURE)
     assert found.rows.offsets.tolist() == list(range(100, 200))
+    assert found.span == RowRange(partition=PARTITION, start_offset=100, labels_start_offset=0, end_offset=200)
     assert len(read_rows(log.transport, settings, asked(span(0)), SIGNATURE).rows) == 100
 
 

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from driftloop.compression.store import ArtifactStore
 from driftloop.schemas.cloudevents import encode_event
 from driftloop.schemas.config import RepairConfig, StoreConfig, WorkerConfig
 from driftloop.schemas.events import (
@@ -21,6 +23,7 @@ from driftloop.settings import Settings
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.publishing import promote
 from driftloop.streams.registry import read_registry
+from driftloop.streams.this_cpu import this_cpu
 from driftloop.streams.transport import Outgoing
 from driftloop.streams.worker import Worker
 from driftloop.tests.worker_world import read, request, send, serve_a_champion, turn_the_concept
@@ -62,6 +65,11 @@ def test_a_turned_concept_is_repaired_and_published_once(settings: Settings) -> 
     assert isinstance(promoted, ModelPromoted)
     assert (registered.version, registered.parent_version, registered.job_id) == (2, 1, "j1")
     assert (promoted.digest, promoted.previous_version) == (registered.digest, 1)
+    manifest = ArtifactStore(settings.store.url).manifest(registered.digest)
+    asked = request(settings).rows
+    assert asked is not None
+    assert manifest.rows == msgspec.structs.replace(asked, end_offset=400)
+    assert manifest.cpu["avx2"] == ("avx2" in this_cpu().flags)
     champion = read_registry(transport, settings).champion("m")
     assert champion is not None
     assert champion.version == 2
