@@ -325,16 +325,22 @@ class Flow:
         bank, feed = self.bank, self.feed
         lane, begin, end = self._lanes[fast], starts[fast], self._ends[fast]
         size, fill = bank.block_rows[lane], bank.fill[lane]
-        number = (fill + end - begin - 1) // size + 1
-        last = np.cumsum(number)
-        run = np.repeat(np.arange(len(fast)), number)
-        within = np.arange(last[-1]) - (last - number)[run]
-        start = begin[run] + np.maximum(0, within * size[run] - fill[run])
-        stop = begin[run] + (within + 1) * size[run] - fill[run]
-        full = stop <= end[run]
+        after = fill + end - begin
+        if (after <= size).all():
+            # Most batches of many models: no lane fills a block and goes on.
+            run = head = tail = np.arange(len(fast))
+            start, stop, full = begin, end, after == size
+        else:
+            number = (after - 1) // size + 1
+            last = np.cumsum(number)
+            head, tail = last - number, last - 1
+            run = np.repeat(np.arange(len(fast)), number)
+            within = np.arange(last[-1]) - head[run]
+            start = begin[run] + np.maximum(0, within * size[run] - fill[run])
+            stop = begin[run] + (within + 1) * size[run] - fill[run]
+            full = stop <= end[run]
         sums, missing = self._sums(fast, start)
         first, first_ts = np.column_stack((feed.offset[start], feed.label_offset[start])), feed.ts[start]
-        head, tail = last - number, last - 1
         sums[head] += bank.sums[lane]
         whole = full[tail]
         bank.sums[lane] = np.where(whole[:, None], 0.0, sums[tail])
@@ -347,8 +353,9 @@ class Flow:
         old = fill > 0
         first[head[old]], first_ts[head[old]] = bank.first[lane[old]], bank.first_ts[lane[old]]
         bank.first[lane], bank.first_ts[lane] = first[tail], first_ts[tail]
-        bank.fill[lane] = (fill + end - begin) % size
-        self._finish_ahead(fast, (run, full, stop), (sums, missing), (first, first_ts))
+        bank.fill[lane] = after % size
+        if full.any():
+            self._finish_ahead(fast, (run, full, stop), (sums, missing), (first, first_ts))
 
     def _finish_ahead(
         self, fast: Ints, segments: tuple[Ints, Any, Ints], sums: tuple[Floats, Ints | None], first: tuple[Ints, Floats]

@@ -311,15 +311,21 @@ class Lane:
     def _prime(self, signals: list[int], blocks: int) -> None:
         """Let the detectors see the newest blocks, which the baselines were made of."""
         past, size = self.history.newest(blocks), int(self.bank.block_rows[self.index])
+        means = past.means.T.tolist() if past.present is None else None
         for at in signals:
             known = self.baselines[at]
             if known is None or not self.detectors[at]:
                 continue
-            means, present = past.series(at)
-            values = ((means - known.mean) / known.block_sd(size))[present > 0].tolist()
+            mean, sd = known.mean, known.block_sd(size)
+            if means is not None and at < len(means):
+                values = [(value - mean) / sd for value in means[at]]
+            else:
+                series, present = past.series(at)
+                values = ((series - mean) / sd)[present > 0].tolist()
             for detector in self.detectors[at]:
+                update = detector.update
                 for value in values:
-                    detector.update(value)
+                    update(value)
 
     def _freeze_whole(self) -> list[Level]:
         warm_up, config = self.warm_ups[0], self.config
@@ -333,11 +339,9 @@ class Lane:
         blocks = warm_up.rows // size
         begin = warm_up.rows - blocks * size
         means, present = past_blocks(warm_up.values[begin:], size, self.baselines[: self.bank.width], config.clip_sd)
-        for number in range(blocks):
-            start = begin + number * size
-            first = (int(warm_up.first[start, 0]), int(warm_up.first[start, 1]), float(warm_up.ts[start]))
-            there = None if (present[number] == size).all() else present[number]
-            self.history.push(Block(means[number], there, [], size, first, -1, first))
+        starts, gaps = slice(begin, None, size), present if (present < size).any() else None
+        places = warm_up.first[starts], warm_up.ts[starts]
+        self.history.extend(Blocks(means, gaps, [], [], [size] * blocks, *places, [], []), 0, blocks)
         return self._armed(list(range(len(self.signals))), blocks)
 
     def _freeze_due(self) -> tuple[list[int], list[Level]]:
@@ -352,7 +356,7 @@ class Lane:
             self._adopt(at, known)
             if known is not None and at < self.bank.width:
                 z = known.transform(warm_up.values, self.config.clip_sd)
-                self.history.rewrite(at, np.array([block_means(block)[0][0] for block in z.reshape(blocks, size, 1)]))
+                self.history.rewrite(at, block_means(z.reshape(blocks, size, 1))[0][:, 0])
             levels += self._armed([at], blocks)
             frozen.append(at)
         return frozen, levels

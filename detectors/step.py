@@ -229,6 +229,8 @@ class Step:
 
 def spread(runs: Runs, values: list[int]) -> Ints:
     """Return a column with `values[i]` in every row of run i."""
+    if len(values) == 1:
+        return np.full(len(runs.rows), values[0], np.int64)
     column = np.empty(len(runs.rows), np.int64)
     sizes = np.array(runs.ends, np.int64) - np.array(runs.starts, np.int64)
     column[runs.rows] = np.repeat(np.array(values, np.int64), sizes)

@@ -61,10 +61,9 @@ def version_runs(model: Ints, version: Ints) -> Runs:
     if not len(key):
         return Runs(np.zeros(0, np.int64), [], [], [])
     if (key == key[0]).all():
-        rows = np.arange(len(key))
-    else:
-        rows = np.argsort(key, kind="stable")
-        key = key[rows]
+        return Runs(np.arange(len(key)), [0], [len(key)], [(int(model[0]), int(version[0]))])
+    rows = np.argsort(key, kind="stable")
+    key = key[rows]
     starts = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(key[1:] != key[:-1]) + 1))
     keys = [(one >> 32, one & 0xFFFFFFFF) for one in key[starts].tolist()]
     return Runs(rows, starts.tolist(), [*starts[1:].tolist(), len(key)], keys)

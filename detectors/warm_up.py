@@ -90,16 +90,15 @@ def past_blocks(values: Floats, size: int, known: list[Baseline | None], clip_sd
     center = np.array([np.nan if one is None else one.center for one in known])
     factor = np.array([np.nan if one is None else 1.0 / one.scale for one in known])
     with np.errstate(over="ignore", invalid="ignore"):
-        z = np.minimum(np.maximum((values - center) * factor, -clip_sd), clip_sd).reshape(-1, size, len(known))
-    found = [block_means(block) for block in z]
-    return np.array([means for means, _ in found]), np.array([present for _, present in found])
+        z = np.minimum(np.maximum((values - center) * factor, -clip_sd), clip_sd)
+    return block_means(z.reshape(-1, size, len(known)))
 
 
 def block_means(z: Floats) -> tuple[Floats, Ints]:
-    """Return means and counts per column of the values that are there, NaN and 0 where none is."""
+    """Return means and counts, (blocks, width), of the values of (blocks, rows, width) that are there, NaN and 0 where none is."""
     gone = np.isnan(z)
-    present = len(z) - gone.sum(axis=0)
-    if gone.any():
-        z = np.where(gone, 0.0, z)
+    if not gone.any():
+        return z.sum(axis=1) / z.shape[1], np.full((len(z), z.shape[2]), z.shape[1], np.int64)
+    present = z.shape[1] - gone.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return z.sum(axis=0) / present, present
+        return np.where(gone, 0.0, z).sum(axis=1) / present, present
