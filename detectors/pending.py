@@ -21,8 +21,9 @@ SUPERSEDED = 1
 FIRST_FINGERPRINT = 2
 START_ROWS = 1_024
 REBUILD_ROWS = 65_536
-MAX_LOAD = 0.7
-START_LOAD = 0.5
+# A sparse table costs up to 16 bytes a row, and most searches end at the first place: every further step costs a dozen numpy calls.
+MAX_LOAD = 0.5
+START_LOAD = 0.25
 WIDEST = 64
 COLUMNS: dict[str, Any] = {
     "order": np.int64,
@@ -79,21 +80,24 @@ class Pending:
     def find(self, ids: Ids) -> Ints:
         """Return the row of each id, -1 where it is not held."""
         found = np.full(len(ids), -1, np.int64)
-        if self.head == self.tail:
+        if self.head == self.tail or not len(ids):
             return found
-        mask = len(self._table) - 1
-        slots = (ids[:, 0] & np.uint64(mask)).astype(np.int64)
-        entries = self._table[slots]
-        active = np.flatnonzero(entries)
+        mask, held = len(self._table) - 1, self._ids.ravel()
+        low, high = ids[:, 0], ids[:, 1]
+        slots = (low & np.uint64(mask)).view(np.int64)
+        entries = self._table.take(slots)
+        active = entries.nonzero()[0]
+        entries = entries[active]
         while len(active):
-            rows = entries[active].astype(np.int64) + (self._base - 1)
-            there, sought = self._ids.take(rows & self._mask, axis=0), ids[active]
-            hit = (there[:, 0] == sought[:, 0]) & (there[:, 1] == sought[:, 1]) & (rows >= self.tail)
+            rows = entries + np.int64(self._base - 1)
+            at = (rows & self._mask) << 1
+            hit = (held.take(at) == low.take(active)) & (held.take(at + 1) == high.take(active)) & (rows >= self.tail)
             found[active[hit]] = rows[hit]
             active = active[~hit]
-            slots[active] = (slots[active] + 1) & mask
-            entries[active] = self._table[slots[active]]
-            active = active[entries[active] != 0]
+            slots[active] = following = (slots.take(active) + 1) & mask
+            entries = self._table.take(following)
+            on = entries.nonzero()[0]
+            active, entries = active[on], entries[on]
         return found
 
     def column(self, name: str, rows: Ints) -> NDArray[Any]:
@@ -124,16 +128,19 @@ class Pending:
         count = len(new.ids)
         self.widen(new.scores.shape[1])
         self._reserve(len(self) + count)
-        rows = np.arange(self.head, self.head + count)
-        at = rows & self._mask
-        self._ids[at] = new.ids
-        self._marks[at] = WAITING
-        for name, column in self._columns.items():
-            column[at] = new.columns[name]
-        self._scores[at] = np.nan
-        self._scores[at, : new.scores.shape[1]] = new.scores
+        first, width = self.head & self._mask, new.scores.shape[1]
+        fits = min(count, self._mask + 1 - first)
+        for at, source in ((slice(first, first + fits), slice(0, fits)), (slice(0, count - fits), slice(fits, count))):
+            if source.start == source.stop:
+                continue
+            self._ids[at] = new.ids[source]
+            self._marks[at] = WAITING
+            for name, column in self._columns.items():
+                column[at] = new.columns[name][source]
+            self._scores[at, width:] = np.nan
+            self._scores[at, :width] = new.scores[source]
         self.head += count
-        return rows
+        return np.arange(self.head - count, self.head)
 
     def index(self, rows: Ints) -> None:
         """Make rows findable by their ids, which must be distinct and not held yet."""
@@ -215,13 +222,14 @@ class Pending:
     def _insert(self, rows: Ints) -> None:
         mask = len(self._table) - 1
         entries = (rows - (self._base - 1)).astype(np.uint32)
-        slots = (self._ids[rows & self._mask, 0] & np.uint64(mask)).astype(np.int64)
+        slots = (self._ids.ravel().take((rows & self._mask) << 1) & np.uint64(mask)).view(np.int64)
         oldest = self.tail - (self._base - 1)
         while len(entries):
-            there = self._table[slots]
-            free = np.flatnonzero(there < oldest)
-            self._table[slots[free]] = entries[free]
-            won = self._table[slots[free]] == entries[free]
+            there = self._table.take(slots)
+            free = (there < oldest).nonzero()[0]
+            mine, places = entries[free], slots[free]
+            self._table[places] = mine
+            won = self._table.take(places) == mine
             self._used += int(np.count_nonzero(won & (there[free] == 0)))
             left = np.ones(len(entries), np.bool_)
             left[free[won]] = False
