@@ -34,6 +34,7 @@ class ControlLoop:
                 event = self._state.decode(record)
             except EventInvalid as problem:
                 log.warning("a record is no event: %s", problem)
+                out.append(self._state.dead_letter(record, problem))
                 continue
             self._state.fold(event)
             models.add(event.model)

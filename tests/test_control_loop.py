@@ -120,7 +120,7 @@ def test_memory_is_found_again_at_every_point() -> None:
     assert told(transport, "alerts") == ["AlertFired", "AlertResolved"]
 
 
-def test_a_bad_record_is_passed_over() -> None:
+def test_a_bad_record_is_passed_over_and_kept_as_a_dead_letter() -> None:
     transport = MemoryTransport()
     loop = ControlLoop(SETTINGS, transport)
     for value in (b"", b"{", None):
@@ -128,3 +128,8 @@ def test_a_bad_record_is_passed_over() -> None:
     send(transport, "drift", opened(300))
     drain(loop)
     assert told(transport, "jobs") == ["e1-300"]
+    letters = transport.reader([SETTINGS.topic("jobs.dlq")]).poll(100, 0.0)
+    assert [(letter.key, letter.value) for letter in letters] == [(b"m", b""), (b"m", b"{"), (b"m", None)]
+    headers = [dict(letter.headers) for letter in letters]
+    assert {header["__dlq.errors.topic"] for header in headers} == {SETTINGS.topic("drift").encode()}
+    assert [header["__dlq.errors.offset"] for header in headers] == [b"0", b"1", b"2"]
