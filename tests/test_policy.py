@@ -167,6 +167,17 @@ def test_alerts_are_told_once_and_taken_back_once() -> None:
     assert policy.due("m", state)[0] == []
 
 
+def test_a_storm_of_input_shifts_starts_no_job_and_no_alert() -> None:
+    policy, state, told = Policy(PolicyConfig()), ModelState(), list[Event]()
+    storm = [opened(f"f{number}", 5000, "shifted", f"feature/{number}") for number in range(30)]
+    for event in [*storm, *(updated(9000, one.episode_id) for one in storm), *(closed(one.episode_id) for one in storm)]:
+        due, state = policy.due("m", policy.fold(event, state))
+        told += due
+    assert (told, state) == ([], ModelState())
+    due, _ = policy.due("m", policy.fold(opened(rows=300), state))
+    assert [type(event) for event in due] == [AlertFired, JobRequested], "what makes the model worse is told as ever"
+
+
 @given(st.permutations([opened(), updated(300), updated(2000), finished("e1-300")]), st.integers(0, 4))
 def test_lost_memory_never_asks_twice(events: list[Event], crash_after: int) -> None:
     policy = Policy(PolicyConfig())
