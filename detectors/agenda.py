@@ -28,9 +28,32 @@ class Agenda:
         self._aims: dict[At, tuple[int, int]] = {}
         self._loud: dict[At, tuple[int, Fired]] = {}
         self._seen: dict[At, int] = {}
-        for number, (_, flow) in enumerate(flows):
-            for run in flow.busy:
+        for number in range(len(flows)):
+            self._begin(number)
+
+    def _begin(self, number: int) -> None:
+        rank, flow = self._flows[number]
+        for run in flow.busy:
+            lane = flow.bank.taps[flow.lane(run)]
+            assert isinstance(lane, Lane)
+            if flow.is_slow(run) or (len(lane.signals) == 1 and self._is_open(lane.model, lane.signals[0])):
                 self._aim((number, run))
+                continue
+            stop = flow.stop[run]
+            block, fired = lane.scan(flow.full, flow.next[run], stop)
+            if block == stop:
+                self._seen[number, run] = stop
+                continue
+            self._found((number, run), block, fired)
+            self._put((number, run), (flow.full.closing[block], block), rank)
+
+    def _found(self, at: At, block: int, fired: Fired) -> None:
+        self._loud[at] = block, fired
+        self._seen[at] = block if fired is None else block + 1
+
+    def _put(self, at: At, aim: tuple[int, int], rank: int) -> None:
+        self._aims[at] = aim
+        heapq.heappush(self._heap, (aim[0], rank, "", at))
 
     def add_due(self, order: int, slot: int, signal: str) -> None:
         """Add a count that an episode reaches."""
@@ -51,7 +74,8 @@ class Agenda:
             self._aim(what)
         for _, flow in self._flows:
             for run in flow.busy:
-                _remember(flow, run, flow.stop[run])
+                if flow.next[run] < flow.stop[run]:
+                    _remember(flow, run, flow.stop[run])
 
     def _reach(self, at: At, number: int) -> Any:
         flow, run = self._flows[at[0]][1], at[1]
@@ -75,8 +99,7 @@ class Agenda:
             number = self._next(at, flow, run)
             order = flow.full.closing[number] if number < flow.stop[run] else None
         if order is not None:
-            self._aims[at] = order, number
-            heapq.heappush(self._heap, (order, rank, "", at))
+            self._put(at, (order, number), rank)
 
     def _next(self, at: At, flow: Flow, run: int) -> int:
         lane, begin, stop = lane_of(flow, run), flow.next[run], flow.stop[run]
@@ -86,9 +109,10 @@ class Agenda:
         if loud is not None and loud[0] >= begin:
             return loud[0]
         number, fired = lane.scan(flow.full, max(begin, self._seen.get(at, 0)), stop)
-        self._seen[at] = number if fired is None else number + 1
         if number < stop:
-            self._loud[at] = number, fired
+            self._found(at, number, fired)
+        else:
+            self._seen[at] = stop
         return number
 
     def remember(self, lane: Lane, order: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,8 +99,9 @@ class Step:
                 parts.append(np.column_stack((values, self.inputs.latency_ms[group.rows])))
             rows = groups[0].rows if len(groups) == 1 else np.concatenate([group.rows for group in groups])
             values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            whole = self._feed(lane, values, label)
-            feed = Feed(lane[rows], values, whole.order[rows], whole.offset[rows], label[rows], whole.ts[rows])
+            feed = self._feed(lane, values, label)
+            if len(rows) < len(lane) or len(groups) > 1:
+                feed = Feed(lane[rows], values, feed.order[rows], feed.offset[rows], label[rows], feed.ts[rows])
             found.append((INPUTS, Flow(self.watch.roster.input_banks[width], feed)))
         return found
 
@@ -191,21 +193,21 @@ class Step:
         """Count the rows of the stretch."""
         roster = self.watch.roster
         runs = self._runs
-        ends: dict[int, int] = {}
-        for model, _ in runs.keys:
-            ends[model] = ends.get(model, 0) + 1
+        several = Counter(model for model, _ in runs.keys)
         for version, start, end in zip(self._versions, runs.starts, runs.ends, strict=True):
             version.predictions += end - start
             version.dirty = True
             watched = roster.models[version.model]
-            if ends[version.model] == 1:
-                version.last_seen = watched.predictions + end - start
+            if several[version.model] == 1:
+                watched.predictions += end - start
+                version.last_seen = watched.predictions
             else:
                 orders = self._model_orders(on_labels=False, slot=version.model)
                 newest = self.inputs.order[runs.rows[end - 1]]
                 version.last_seen = watched.predictions + int(np.searchsorted(orders, newest, "right"))
         for run, version in enumerate(self._versions):
-            roster.models[version.model].predictions += runs.ends[run] - runs.starts[run]
+            if several[version.model] > 1:
+                roster.models[version.model].predictions += runs.ends[run] - runs.starts[run]
         for run, version in enumerate(self._joined_versions):
             version.labelled += self._joined_runs.ends[run] - self._joined_runs.starts[run]
             version.dirty = True
