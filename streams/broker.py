@@ -24,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 
 from ..schemas.errors import BrokerUnavailable, Conflict
 from .broker_libs import java, kafka_libs, user_dir
+from .tied_process import tied
 
 HOST = "127.0.0.1"
 JVM_OPTIONS = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
@@ -80,13 +81,14 @@ rootLogger.appenderRef.out.ref=out
 class BrokerConfig:
     """Say where the broker lives. `data_dir` None: under the user's state directory; `port` None or 0: the last one used, else a free one.
 
-    `kafka_home` is an unpacked Kafka; None: the jars that Maven brings.
+    `kafka_home` is an unpacked Kafka; None: the jars that Maven brings. A `tied` broker dies with the process that starts it.
     """
 
     data_dir: Path | None = None
     port: int | None = None
     kafka_home: Path | None = None
     ready_timeout_s: float = 60.0
+    tied: bool = False
 
     @property
     def folder(self) -> Path:
@@ -127,7 +129,8 @@ class LocalBroker:
             self._write_properties(port)
             command = [jvm, *JVM_OPTIONS, f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}", "-cp", f"{libs}/*"]
             self._format(command)
-            pid = _spawn([*command, "kafka.Kafka", str(self.folder / "server.properties")], self.log_file)
+            command += ["kafka.Kafka", str(self.folder / "server.properties")]
+            pid = _spawn(tied(command) if self.config.tied else command, self.log_file)
             started = psutil.Process(pid).create_time()
             state = {"pid": pid, "created": started, "port": port}
             self._state_file.write_text(json.dumps(state), "utf-8")

@@ -6,7 +6,6 @@ module is imported. Doing that between fork and exec would run Python code in a 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import runpy
@@ -22,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from .tied_process import tie_to
+
 Reason = Literal["ok", "failed", "memory", "timeout", "killed"]
 
-PR_SET_PDEATHSIG = 1
 MAX_LINE_BYTES = 64 * 1024
 MAX_LINES = 10_000
 TAIL_BYTES = 4 * 1024
@@ -165,11 +165,7 @@ def limit_and_run(arguments: Sequence[str]) -> None:
     ):
         _, hard = resource.getrlimit(kind)
         resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        # The parent ended before its end could be noticed.
-        sys.exit(1)
+    tie_to(parent)
     module, *rest = arguments[4:]
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -124,7 +124,7 @@ def _local_broker(stack: ExitStack, console: Console) -> str | None:
     console.print("starting a local broker")
     folder = Path(tempfile.mkdtemp(prefix="driftloop-broker-"))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    broker = LocalBroker(BrokerConfig(data_dir=folder))
+    broker = LocalBroker(BrokerConfig(data_dir=folder, tied=True))
     stack.callback(broker.stop)
     return broker.start().bootstrap_servers
 

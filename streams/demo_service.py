@@ -17,6 +17,7 @@ from ..settings import FILE_VARIABLE, PREFIX, Settings
 from .control_loop import ControlLoop
 from .memory import MemoryTransport
 from .memory_plane import MemoryPlane
+from .tied_process import tied
 from .worker import Worker
 
 STOP_TIMEOUT_S = 20.0
@@ -87,7 +88,7 @@ def service_process(settings: Settings, log_file: Path) -> Iterator[ServiceProce
         log = stack.enter_context(log_file.open("wb"))
         command = [sys.executable, "-m", "driftloop", "serve", "--roles", "monitor,control,worker"]
         process = subprocess.Popen(
-            command,
+            tied(command),
             env=variables | {FILE_VARIABLE: str(file)},
             stdin=subprocess.DEVNULL,
             stdout=log,
