@@ -154,9 +154,11 @@ class WindowSums:
         if marks.loss is None or marks.scores is None or marks.is_score is None:
             return
         has_scores, is_score = marks.has_scores[kept], marks.is_score[kept]
-        scored = slot[has_scores]
+        scored, loss = slot, marks.loss[kept]
+        if not has_scores.all():
+            scored, loss = slot[has_scores], loss[has_scores]
         _count(self.losses, scored)
-        np.add.at(self.loss_sum, scored, marks.loss[kept][has_scores])
+        np.add.at(self.loss_sum, scored, loss)
         scores = marks.scores[kept]
         _count(self._score_arena, scores.reshape(-1) if is_score.all() else scores[is_score])
 

@@ -33,8 +33,11 @@ class Scorekeeper:
             self.windows.add(marks, slice(None))
             return
         window = (count - 1) // self.every_rows
+        alone = len(numbers) == 1
         for number in range(int(window.max()) + 1):
-            self.windows.add(marks, window == number)
+            # Of a single version a window is one stretch, which needs no copy.
+            chosen = slice(*np.searchsorted(window, (number, number + 1)).tolist()) if alone else window == number
+            self.windows.add(marks, chosen)
             yield from ((int(slot[row]), row) for row in closing[window[closing] == number].tolist())
 
     def turn(self, slot: int) -> tuple[Window, Window]:
