@@ -50,14 +50,17 @@ class Joiner:
         predictions, stored = inputs
         existing = self.pending.find(predictions.ids), self.pending.find(labels.ids)
         odd, odd_labels, match = self._disputed(predictions, labels, existing)
-        disputes.begin(predictions, labels, existing, ~odd)
-        pairs = disputes.settle(np.flatnonzero(odd), np.flatnonzero(odd_labels))
+        pairs: list[Pair] = []
+        disputes.admitted, disputes.superseded = [], []
+        if odd.any() or odd_labels.any():
+            disputes.begin(predictions, labels, existing, ~odd)
+            pairs = disputes.settle(odd.nonzero()[0], odd_labels.nonzero()[0])
         new = ~odd
         new[disputes.admitted] = True
-        places = np.cumsum(new) - 1
+        places = new.cumsum() - 1
         first = self.pending.head
         self._append(predictions, stored, new)
-        plain = np.flatnonzero(~odd_labels)
+        plain = (~odd_labels).nonzero()[0]
         rows = existing[1][plain]
         here = rows < 0
         rows[here] = first + places[match[plain[here]]]
@@ -116,16 +119,16 @@ class Joiner:
     def _disputed(self, predictions: Predictions, labels: Labels, existing: tuple[Ints, Ints]) -> tuple[Bools, Bools, Ints]:
         """Return which predictions and labels have no plain story, and each label's prediction in this piece, -1 without."""
         low, label_low = predictions.ids[:, 0], labels.ids[:, 0]
-        places = np.argsort(low)
+        places = low.argsort()
         ordered = low[places]
         odd = _repeated(ordered, places) | (existing[0] >= 0)
         match = np.full(len(labels), -1)
         if len(low):
-            near = np.minimum(np.searchsorted(ordered, label_low), len(low) - 1)
+            near = np.minimum(ordered.searchsorted(label_low), len(low) - 1)
             match = np.where(ordered[near] == label_low, places[near], -1)
         if len(self.early):
             odd |= np.isin(low, np.array(list(self.early.lows()), np.uint64))
-        label_places = np.argsort(label_low)
+        label_places = label_low.argsort()
         odd_labels = _repeated(label_low[label_places], label_places)
         odd_labels |= ~(self._waiting(predictions, labels, existing[1]) | self._follows(predictions, labels, match))
         odd_labels |= strange_pairs(labels.values, labels.numbers, labels.slot, self.table)
@@ -140,7 +143,7 @@ class Joiner:
         if not found.any():
             return found
         pending, rules = self.pending, self.rules
-        most = pending.head + np.searchsorted(predictions.order, labels.order)
+        most = pending.head + predictions.order.searchsorted(labels.order)
         found &= pending.marks(rows) == 0
         found &= (rows >= most - rules.max_rows) & (labels.time_ms - pending.column("time_ms", rows) <= rules.window_ms)
         found &= rows >= self.table.facts().first_rows[labels.slot]
@@ -152,7 +155,7 @@ class Joiner:
         if not found.any():
             return found
         rules = self.rules
-        most = np.searchsorted(predictions.order, labels.order)
+        most = predictions.order.searchsorted(labels.order)
         found &= (predictions.order[match] < labels.order) & (match >= most - rules.max_rows)
         found &= labels.time_ms - predictions.time_ms[match] <= rules.window_ms
         return found
@@ -160,6 +163,8 @@ class Joiner:
 
 def _repeated(ordered: NDArray[np.uint64], places: Ints) -> Bools:
     found = np.zeros(len(ordered), np.bool_)
+    if len(ordered) < 2:
+        return found
     same = ordered[1:] == ordered[:-1]
     if same.any():
         found[places[1:][same]] = True

@@ -108,8 +108,8 @@ class Monitor:
         for at, mine in enumerate(times):
             rank = np.arange(len(mine))
             for other, theirs in enumerate(times):
-                if other != at:
-                    rank = rank + np.searchsorted(theirs, mine, side="right" if other < at else "left")
+                if other != at and len(theirs) and len(mine):
+                    rank = rank + theirs.searchsorted(mine, side="right" if other < at else "left")
             ranks.append(rank)
         merged = np.empty(len(batch), np.int64)
         for rank, mine in zip(ranks, times, strict=True):
@@ -161,7 +161,8 @@ class Monitor:
             return
         new, joined = self._joiner.join(inputs, labels, self._disputes)
         self._parts.buffer.touch(joined.rows)
-        self._parts.buffer.touch(np.array(self._disputes.superseded, np.int64))
+        if self._disputes.superseded:
+            self._parts.buffer.touch(np.array(self._disputes.superseded, np.int64))
         columns = self._joiner.pairs(joined, fresh)
         fresh.values = []
         admitted = rows if new.all() else rows.take(new)

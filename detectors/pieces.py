@@ -28,7 +28,11 @@ class Piece:
 
     def columns(self, kept: Ints | None) -> tuple[Ints, Ints, Ints, Ints]:
         """Return order, stream time, time stamp and offset of the records, of those `kept` alone where it is given."""
-        offsets = np.fromiter(self.source.offsets[self.start : self.stop], np.int64, self.stop - self.start)
+        found, count = self.source.offsets, self.stop - self.start
+        first, last = found[self.start], found[self.stop - 1]
+        # Offsets rise: where the last is as far from the first as the rows are many, none is left out.
+        gapless = last - first == count - 1
+        offsets = np.arange(first, last + 1) if gapless else np.fromiter(found[self.start : self.stop], np.int64, count)
         if kept is None:
             return self.order, self.time_ms, self.stamps_ms, offsets
         return self.order[kept], self.time_ms[kept], self.stamps_ms[kept], offsets[kept]

@@ -14,6 +14,7 @@ from .columns import Floats, Ints
 
 NUMERIC = {int, float, bool}
 MAX_CELLS = 65_536
+FEW = 64
 Spot = tuple[int, Any]
 
 
@@ -29,8 +30,8 @@ def numbers_of(values: Sequence[Any]) -> Floats | None:
 
 def distinct(slots: Ints, values: Sequence[Any], numbers: Floats | None) -> set[Spot]:
     """Return the pairs of model slot and value that occur; `numbers` as `numbers_of` gives."""
-    if not len(slots):
-        return set()
+    if len(slots) < FEW:
+        return set(zip(slots.tolist(), values, strict=True))
     first, last = int(slots.min()), int(slots.max())
     if numbers is not None and numbers.min() >= 0 and (numbers.max() + 1) * (last + 1) <= MAX_CELLS:
         whole = numbers.astype(np.int64)
