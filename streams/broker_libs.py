@@ -108,7 +108,10 @@ def _java_problem() -> str | None:
     path = _java_path()
     if path is None:
         return f"Java {MIN_JAVA} or newer must be on the path or in JAVA_HOME, got none (get it: {GET_JAVA})"
-    done = subprocess.run([str(path), "-version"], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([str(path), "-version"], capture_output=True, text=True, check=False)
+    except OSError as problem:
+        return f"Java must run, got {problem.strerror} ({path}; get it: {GET_JAVA})"
     said = re.search(r'version "(\d+)(?:\.(\d+))?', done.stderr + done.stdout)
     if said is None:
         return f"Java must tell its version, got exit code {done.returncode} ({path}; get it: {GET_JAVA})"

@@ -49,6 +49,13 @@ def test_an_old_java_is_refused_with_its_version(monkeypatch: pytest.MonkeyPatch
     assert [line for line in prerequisites() if f"17 or newer, got {major} " in line]
 
 
+def test_a_java_that_cannot_be_run_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").write_text("no program")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert [line for line in prerequisites() if line.startswith("Java must run, got ") and str(tmp_path / "bin" / "java") in line]
+
+
 def test_a_kafka_home_without_kafka_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=str(tmp_path / "libs")):
         kafka_libs(tmp_path)
