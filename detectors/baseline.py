@@ -58,8 +58,12 @@ def of_shares(values: Floats) -> Baseline | None:
     return Baseline(0.0, 1.0, ones / len(values), math.sqrt(share * (1.0 - share)), correlation_rows(values))
 
 
-def of_numbers(values: Floats) -> Baseline | None:
-    """Return the baseline of a signal of numbers, which outliers do not widen; None with too few values."""
+def of_numbers(values: Floats, clip: float) -> Baseline | None:
+    """Return the baseline of a signal of numbers, which outliers do not widen; None with too few values.
+
+    Mean and sd are those of z clipped at `clip`, as later rows will be: a skewed signal's clipped tail would else pull every block
+    to one side of a level that was measured without it.
+    """
     values = values[~np.isnan(values)]
     if len(values) < MIN_VALUES:
         return None
@@ -71,39 +75,48 @@ def of_numbers(values: Floats) -> Baseline | None:
         limit = 2.0 * ROBUST_SD * spread
         kept = np.minimum(np.maximum(values, median - limit), median + limit)
     center, scale = float(kept.mean()), float(kept.std())
-    return _of_moments(center, scale, correlation_rows(kept))
+    if not scale > _floor(center):
+        return _of_constant(center)
+    z = np.minimum(np.maximum((values - center) * (1.0 / scale), -clip), clip)
+    return Baseline(center, scale, float(z.mean()), float(z.std()), correlation_rows(z))
 
 
-def of_number_columns(values: Floats) -> list[Baseline | None]:
+def of_number_columns(values: Floats, clip: float) -> list[Baseline | None]:
     """Return what `of_numbers` says of every column of (rows, columns), bit for bit, with a few calls for all."""
     # Rows of the transposed copy are contiguous, so that numpy adds them up just as it adds up one column alone.
     columns = np.ascontiguousarray(values.T)
     whole = np.flatnonzero(~np.isnan(columns).any(axis=1))
     found: list[Baseline | None] = [None] * len(columns)
     for at in sorted(set(range(len(columns))) - set(whole.tolist())):
-        found[at] = of_numbers(columns[at])
+        found[at] = of_numbers(columns[at], clip)
     if len(whole) and columns.shape[1] >= MIN_VALUES:
-        for at, one in zip(whole.tolist(), _of_whole(columns[whole]), strict=True):
+        for at, one in zip(whole.tolist(), _of_whole(columns[whole], clip), strict=True):
             found[at] = one
     return found
 
 
-def _of_whole(columns: Floats) -> list[Baseline]:
+def _of_whole(columns: Floats, clip: float) -> list[Baseline]:
     median = np.median(columns, axis=1)[:, None]
     spread = np.median(np.abs(columns - median), axis=1)[:, None] * MAD_TO_SD
     limit = np.where(spread > 0.0, 2.0 * ROBUST_SD * spread, np.inf)
     kept = np.minimum(np.maximum(columns, median - limit), median + limit)
-    centers, scales = kept.mean(axis=1).tolist(), kept.std(axis=1).tolist()
-    correlations = _correlations(kept)
-    return [_of_moments(*one) for one in zip(centers, scales, correlations, strict=True)]
+    centers, scales = kept.mean(axis=1), kept.std(axis=1)
+    moves = [scale > _floor(center) for center, scale in zip(centers.tolist(), scales.tolist(), strict=True)]
+    factors = np.divide(1.0, scales, out=np.ones_like(scales), where=np.array(moves, np.bool_))
+    z = np.minimum(np.maximum((columns - centers[:, None]) * factors[:, None], -clip), clip)
+    means, sds, correlations = z.mean(axis=1).tolist(), z.std(axis=1).tolist(), _correlations(z)
+    found = zip(moves, centers.tolist(), scales.tolist(), means, sds, correlations, strict=True)
+    return [Baseline(*one) if moved else _of_constant(one[0]) for moved, *one in found]
 
 
-def _of_moments(center: float, scale: float, correlation: float) -> Baseline:
-    floor = max(abs(center) * 1e-6, 1e-12)
-    if not scale > floor:
-        # A constant: anything else is a move, but a rare single one is not yet a change.
-        return Baseline(center, max(abs(center) * 1e-3, 1e-9), 0.0, 1.0, 1.0)
-    return Baseline(center, scale, 0.0, 1.0, correlation)
+def _floor(center: float) -> float:
+    """Return the spread below which a signal counts as constant."""
+    return max(abs(center) * 1e-6, 1e-12)
+
+
+def _of_constant(center: float) -> Baseline:
+    # Anything else is a move, but a rare single one is not yet a change.
+    return Baseline(center, max(abs(center) * 1e-3, 1e-9), 0.0, 1.0, 1.0)
 
 
 def _correlations(columns: Floats) -> list[float]:

@@ -329,7 +329,7 @@ class Lane:
 
     def _freeze_whole(self) -> list[Level]:
         warm_up, config = self.warm_ups[0], self.config
-        for at, known in enumerate(first_baselines(warm_up.values, self.kind)):
+        for at, known in enumerate(first_baselines(warm_up.values, self.kind, config.clip_sd)):
             self._adopt(at, known)
         # One long-remembering signal sets the clock of its whole lane; a missing share that never was has no say.
         longest = max((known.correlation_rows for known in self.baselines if known is not None), default=1.0)
@@ -352,7 +352,7 @@ class Lane:
         for warm_up in [warm_up for warm_up in self.warm_ups if warm_up.filled == warm_up.rows]:
             self.warm_ups.remove(warm_up)
             at, blocks = warm_up.signals[0], warm_up.rows // size
-            known = baseline_of(warm_up.values[:, 0], self.kind, is_share=at >= self.bank.width)
+            known = baseline_of(warm_up.values[:, 0], self.kind, self.config.clip_sd, is_share=at >= self.bank.width)
             self._adopt(at, known)
             if known is not None and at < self.bank.width:
                 z = known.transform(warm_up.values, self.config.clip_sd)

@@ -68,21 +68,21 @@ class WarmUp:
         self.filled = to.stop
 
 
-def baseline_of(values: Floats, kind: LaneKind, is_share: bool) -> Baseline | None:
+def baseline_of(values: Floats, kind: LaneKind, clip_sd: float, *, is_share: bool) -> Baseline | None:
     """Return the baseline of a signal from the raw values of its column."""
     if is_share:
         return baselines.of_shares(np.isnan(values).astype(np.float64))
-    return baselines.of_shares(values) if kind.binary else baselines.of_numbers(values)
+    return baselines.of_shares(values) if kind.binary else baselines.of_numbers(values, clip_sd)
 
 
-def first_baselines(values: Floats, kind: LaneKind) -> list[Baseline | None]:
+def first_baselines(values: Floats, kind: LaneKind, clip_sd: float) -> list[Baseline | None]:
     """Return the baselines of all signals of a lane from its raw rows."""
     if kind.binary:
-        return [baseline_of(column, kind, is_share=False) for column in values.T]
+        return [baseline_of(column, kind, clip_sd, is_share=False) for column in values.T]
     gaps = np.asarray(np.isnan(values[:, : kind.shares]).any(axis=0)).tolist()
     never = baselines.of_shares(np.zeros(len(values)))
-    shares = [baseline_of(values[:, at], kind, is_share=True) if gap else never for at, gap in enumerate(gaps)]
-    return [*baselines.of_number_columns(values), *shares]
+    shares = [baseline_of(values[:, at], kind, clip_sd, is_share=True) if gap else never for at, gap in enumerate(gaps)]
+    return [*baselines.of_number_columns(values, clip_sd), *shares]
 
 
 def past_blocks(values: Floats, size: int, known: list[Baseline | None], clip_sd: float) -> tuple[Floats, Ints]:
