@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,17 +75,17 @@ def repair(job: Job, config: RepairConfig, progress: Progress) -> Repaired:
     """
     training, holdout = split(job.rows, config)
     champion = _results(job, job.champion.onnx, holdout)
-    level = _level_before(job, config)
+    before = _before(job, config)
     progress("recall", 0.1, f"{len(job.earlier)} earlier versions on {len(holdout)} rows")
     recalled = _recall(job, holdout)
     best = max(recalled, key=lambda candidate: candidate.metric, default=None)
     if best is not None and not _better(best.results, champion, job, config):
         best = None
-    if best is not None and _reaches(level, best.results):
+    if best is not None and before is not None and _reaches(before.mean(), best.results):
         return Repaired(best, tuple(recalled), 0, untrained=True)
-    if best is None and level is not None and _reaches(level, champion):
+    if best is None and before is not None and not _is_below(champion, before, config):
         stays = Candidate("champion", job.champion.onnx, champion, job.champion.version)
-        reason = f"the champion is back at the level before the change: {stays.metric:.3g} against {level:.3g}"
+        reason = f"the champion is back at the level before the change: {stays.metric:.3g} against {before.mean():.3g}"
         return Repaired(stays, (stays, *recalled), 0, untrained=True, kept=reason)
     trained = _train_arms(job, config, progress)
     candidates = [*recalled, *trained]
@@ -115,25 +116,31 @@ def _recall(job: Job, holdout: Rows) -> list[Candidate]:
     return candidates
 
 
-def _level_before(job: Job, config: RepairConfig) -> float | None:
-    """Return what the best known version, the one that served among them, does on the rows before the drift; None: too few of them."""
+def _before(job: Job, config: RepairConfig) -> NDArray[np.float64] | None:
+    """Return the results of the best known version, the one that served among them, on the rows before the drift; None: too few."""
     if job.old_rows is None:
         return None
     old = job.old_rows.take(slice(max(0, len(job.old_rows) - config.max_old_rows), len(job.old_rows)))
     if len(old) < config.min_holdout_rows:
         return None
-    levels = []
+    known = []
     for version in (job.champion, *job.earlier):
         try:
-            levels.append(float(_results(job, version.onnx, old).mean()))
+            known.append(_results(job, version.onnx, old))
         except ArtifactInvalid:
             continue
-    return max(levels, default=None)
+    return max(known, key=lambda results: float(results.mean()), default=None)
 
 
-def _reaches(level: float | None, results: NDArray[np.float64]) -> bool:
-    """Say whether held-out results are at a known level, one standard error allowed."""
-    return level is not None and float(results.mean()) >= level - float(results.std(ddof=1)) / math.sqrt(len(results))
+def _reaches(level: float, results: NDArray[np.float64]) -> bool:
+    """Say whether held-out results are at a level, one standard error allowed."""
+    return float(results.mean()) >= level - float(results.std(ddof=1)) / math.sqrt(len(results))
+
+
+def _is_below(results: NDArray[np.float64], before: NDArray[np.float64], config: RepairConfig) -> bool:
+    """Say whether held-out results are shown to be below those before the change; both are samples, and both have their error."""
+    error = math.sqrt(sum(float(part.var(ddof=1)) / len(part) for part in (results, before)))
+    return float(before.mean() - results.mean()) > NormalDist().inv_cdf(0.5 + config.confidence / 2) * error
 
 
 def _train_arms(job: Job, config: RepairConfig, progress: Progress) -> list[Candidate]:

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from driftloop.compression.arms import repair, split
+from driftloop.compression.arms import _is_below, repair, split
 from driftloop.compression.job import Job, ModelVersion
 from driftloop.compression.onnx_file import clean
 from driftloop.compression.optimizer import Optimizer
@@ -117,6 +117,18 @@ def test_a_champion_below_the_level_before_is_trained_whatever_it_was(old: Model
     repaired = repair(job(old, turning_rows(400, 14, turned=True), (), turning_rows(1000, 15)), RepairConfig(epochs=2), quiet)
     assert not repaired.kept
     assert "finetune" in {candidate.arm for candidate in repaired.candidates}
+
+
+def test_a_level_is_missed_only_where_the_rows_show_it() -> None:
+    def right(share: float, count: int) -> np.ndarray:
+        return (np.arange(count) < round(share * count)).astype(float)
+
+    before = right(0.886, 2000)
+    assert not _is_below(right(0.863, 523), before, RepairConfig())
+    assert _is_below(right(0.83, 523), before, RepairConfig())
+    assert not _is_below(right(0.83, 75), before, RepairConfig())
+    assert _is_below(right(0.58, 75), right(0.9, 60), RepairConfig())
+    assert not _is_below(right(0.95, 75), before, RepairConfig())
 
 
 @pytest.mark.parametrize("count", [0, 59])
