@@ -16,8 +16,14 @@ from ..settings import Settings
 from .client_settings import base_properties, log, shown_address
 
 TIMEOUT_S = 10.0
-STATE_MESSAGE_BYTES = 2 * 1024 * 1024
+# A dead letter is its record and the headers that say why: its topic takes more than the input does, whatever the broker's own limit.
+INPUT_MESSAGE_BYTES = 1024 * 1024 + 12
+LARGE_MESSAGE_BYTES = 2 * 1024 * 1024
+STATE_MESSAGE_BYTES = 1024 * 1024
+HEADERS_BYTES = 16 * 1024
 SEGMENT_MS = 30 * 60 * 1000
+DEAD_LETTERS = ".dlq"
+CHECKED = ("cleanup.policy", "max.message.bytes")
 
 
 def admin_client(settings: Settings) -> AdminClient:
@@ -68,11 +74,12 @@ def check_topics(settings: Settings, timeout_s: float = TIMEOUT_S, existing: dic
         name = settings.topic(kind.name)
         if kind.co_partitioned and found[name] != wanted:
             problems.append(f"{name} must have {wanted} partitions, got {found[name]}")
-    policies = _policies(settings, admin, [settings.topic(kind.name) for kind in present], timeout_s)
+    configs = _configs(settings, admin, [settings.topic(kind.name) for kind in present], timeout_s)
     for kind in present:
         name = settings.topic(kind.name)
-        if name in policies and kind.cleanup not in policies[name].split(","):
-            problems.append(f"{name} must have cleanup.policy={kind.cleanup}, got {policies[name]}")
+        if name in configs and kind.cleanup not in configs[name]["cleanup.policy"].split(","):
+            problems.append(f"{name} must have cleanup.policy={kind.cleanup}, got {configs[name]['cleanup.policy']}")
+    _warn_of_limits(settings, configs)
     if problems:
         advice = (
             "set topics.partitions to the count found if all topics share it, choose another topics.prefix, "
@@ -118,9 +125,13 @@ def _new_topic(settings: Settings, kind: TopicKind) -> NewTopic:
         config |= {
             "min.cleanable.dirty.ratio": "0.3",
             "segment.ms": str(SEGMENT_MS),
-            "max.message.bytes": str(STATE_MESSAGE_BYTES),
+            "max.message.bytes": str(LARGE_MESSAGE_BYTES),
         }
     else:
+        if kind.name.endswith(DEAD_LETTERS):
+            config["max.message.bytes"] = str(LARGE_MESSAGE_BYTES)
+        elif kind.name + DEAD_LETTERS in KINDS:
+            config["max.message.bytes"] = str(INPUT_MESSAGE_BYTES)
         config["retention.ms"] = str(settings.topics.retention_ms if kind.retention_ms is None else kind.retention_ms)
     return NewTopic(
         settings.topic(kind.name),
@@ -130,20 +141,31 @@ def _new_topic(settings: Settings, kind: TopicKind) -> NewTopic:
     )
 
 
-def _policies(settings: Settings, admin: AdminClient, names: list[str], timeout_s: float) -> dict[str, str]:
+def _warn_of_limits(settings: Settings, configs: dict[str, dict[str, str]]) -> None:
+    # Other limits may be meant; the data plane stops with the topic's name where one turns out too small.
+    limits = {name: int(config["max.message.bytes"]) for name, config in configs.items()}
+    wanted = {settings.topic("state"): STATE_MESSAGE_BYTES}
+    wanted |= {name + DEAD_LETTERS: limit + HEADERS_BYTES for name, limit in limits.items() if name + DEAD_LETTERS in limits}
+    for name, least in wanted.items():
+        if name in limits and limits[name] < least:
+            log.warning("max.message.bytes of %s should be at least %d, got %d", name, least, limits[name])
+
+
+def _configs(settings: Settings, admin: AdminClient, names: list[str], timeout_s: float) -> dict[str, dict[str, str]]:
     if not names:
         return {}
     asked = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in names], request_timeout=timeout_s)
-    policies = {}
+    configs = {}
     for resource, future in asked.items():
         try:
-            policies[resource.name] = str(_result(future, settings, timeout_s)["cleanup.policy"].value)
+            found = _result(future, settings, timeout_s)
+            configs[resource.name] = {name: str(found[name].value) for name in CHECKED}
         except KafkaException as problem:
             # Reading a topic's configuration is a right of its own; without it the counts are what can be checked.
             if problem.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise Conflict(f"topic must show its configuration, got {problem.args[0].str()} ({resource.name})") from problem
-            log.warning("cleanup.policy of %s is not checked: not authorized to describe its configuration", resource.name)
-    return policies
+            log.warning("configuration of %s is not checked: not authorized to describe it", resource.name)
+    return configs
 
 
 def _wait_until_known(settings: Settings, admin: AdminClient, timeout_s: float) -> None:

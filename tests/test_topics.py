@@ -1,7 +1,7 @@
 """Topics on the real broker: made once, checked, every mismatch told at once."""
 
 import pytest
-from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from driftloop.schemas.config import TopicsConfig
 from driftloop.schemas.errors import BrokerUnavailable, SettingsInvalid, TopicMismatch
@@ -26,6 +26,28 @@ def test_topics_are_made_once_with_their_configuration(settings: Settings) -> No
     assert found["state"]["segment.ms"] == str(30 * 60 * 1000)
     assert found["models"]["retention.ms"] == "-1"
     assert found["drift"]["retention.ms"] == str(settings.topics.retention_ms)
+
+
+@pytest.mark.kafka
+def test_dead_letter_topics_take_more_than_their_inputs(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    ensure_topics(settings)
+    admin = admin_client(settings)
+    limits = {}
+    for kind in KINDS:
+        resource = ConfigResource(ResourceType.TOPIC, settings.topic(kind))
+        limits[kind] = int(admin.describe_configs([resource])[resource].result()["max.message.bytes"].value)
+    letters = [kind for kind in KINDS if kind.endswith(".dlq")]
+    assert len(letters) == 4
+    assert all(limits[kind] > limits[kind.removesuffix(".dlq")] + 100_000 for kind in letters)
+    ensure_topics(settings)
+    assert "max.message.bytes" not in caplog.text
+    name = settings.topic("labels.dlq")
+    resource = ConfigResource(ResourceType.TOPIC, name)
+    resource.add_incremental_config(ConfigEntry("max.message.bytes", "1000", incremental_operation=AlterConfigOpType.SET))
+    admin.incremental_alter_configs([resource])[resource].result()
+    # Told, not refused: the limit may be meant.
+    assert ensure_topics(settings) == []
+    assert f"max.message.bytes of {name} should be at least 1064972, got 1000" in caplog.text
 
 
 @pytest.mark.kafka
