@@ -39,8 +39,8 @@ class MemoryPlane:
         for partition, merge in enumerate(self._merges):
             batch = Batch(**{kind: _columns(records, times) for kind, (records, times) in merge.release().items()})
             if len(batch):
-                self._tell(self._monitors[partition].process(batch))
-                self._commit(partition, batch)
+                effects = self._monitors[partition].process(batch)
+                self._transport.append(self._outputs(partition, effects), self._offsets(partition, batch))
                 done += len(batch)
         return done
 
@@ -67,24 +67,23 @@ class MemoryPlane:
                 merge.add(kind, mine, [record.timestamp_ms for record in mine], at_end=not records)
         return found
 
-    def _tell(self, effects: Effects) -> None:
+    def _outputs(self, partition: int, effects: Effects) -> list[Outgoing]:
+        """Return what a batch gave, for the partition that it came from."""
         topic, produced_at = self._settings.topic, time.time()
         outputs = []
         for event in effects.events:
             key, value, headers = encode_event(event, produced_at)
             name = topic("metrics" if isinstance(event, MetricsComputed) else "drift")
-            outputs.append(Outgoing(name, key, value, headers))
+            outputs.append(Outgoing(name, key, value, headers, partition=partition))
         for letter in effects.dead_letters:
-            key = b"" if letter.key is None else letter.key
-            outputs.append(Outgoing(f"{letter.topic}.dlq", key, letter.value, tuple(dead_letter_headers(letter))))
-        self._transport.append(outputs)
+            said = tuple(dead_letter_headers(letter))
+            outputs.append(Outgoing(f"{letter.topic}.dlq", letter.key, letter.value, said, partition=partition))
+        return outputs
 
-    def _commit(self, partition: int, batch: Batch) -> None:
-        group = self._settings.monitor_group
-        for kind in DATA_PLANE_INPUTS:
-            offsets = getattr(batch, kind).offsets
-            if offsets:
-                self._transport._group(group, self._settings.topic(kind)).offsets[partition] = offsets[-1] + 1
+    def _offsets(self, partition: int, batch: Batch) -> dict[tuple[str, str, int], int]:
+        group, topic = self._settings.monitor_group, self._settings.topic
+        read = {kind: getattr(batch, kind).offsets for kind in DATA_PLANE_INPUTS}
+        return {(group, topic(kind), partition): offsets[-1] + 1 for kind, offsets in read.items() if offsets}
 
 
 def _columns(records: list[Record], timestamps_ms: list[int]) -> Slice:
