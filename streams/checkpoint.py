@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import xxhash
@@ -21,18 +21,18 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from ..schemas.errors import BrokerUnavailable, SnapshotInvalid
 from ..settings import Settings
-from .client_settings import log, reader_properties, shown_address
+from .client_settings import log, reader_properties
+from .plane_inputs import watermarks
 
 MANIFEST_KEY = b"manifest"
 PART_PREFIX = b"p/"
-TIMEOUT_S = 10.0
 READ_RECORDS = 2_000
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Be the last record of a checkpoint: offsets by topic kind are the next to process."""
 
-    v: int = 1
+    v: Literal[1] = 1
     seq: int
     offsets: dict[str, int]
     parts: int
@@ -42,7 +42,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class Pointer(msgspec.Struct, frozen=True):
     """Be the metadata of a committed offset."""
 
-    v: int
+    v: Literal[1]
     seq: int
 
 
@@ -184,9 +184,6 @@ def _high_watermarks(settings: Settings, topic: str, partitions: Iterable[int]) 
     properties = {**reader_properties(settings), "isolation.level": "read_uncommitted"}
     consumer = Consumer(properties, logger=log)
     try:
-        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=TIMEOUT_S) for p in partitions}
+        return {partition: watermarks(settings, consumer, TopicPartition(topic, partition))[1] for partition in partitions}
     finally:
         consumer.close()
-    if None in ends.values():
-        raise BrokerUnavailable(f"state topic must tell its end ({topic}, broker {shown_address(settings)})")
-    return {partition: end[1] for partition, end in ends.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
@@ -32,6 +33,26 @@ class Fetched(NamedTuple):
     end_offset: int | None
 
 
+def watermarks(settings: Settings, consumer: Consumer, part: TopicPartition) -> tuple[int, int]:
+    """Return the earliest offset of a partition and the next one; raises BrokerUnavailable."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        reason = "no answer"
+        try:
+            found = consumer.get_watermark_offsets(part, timeout=TIMEOUT_S)
+            if found is not None:
+                return found[0], found[1]
+        except KafkaException as problem:
+            reason = problem.args[0].str()
+        if time.monotonic() > deadline:
+            where = f"{part.topic}/{part.partition}, broker {shown_address(settings)}"
+            raise BrokerUnavailable(f"topic must tell its offsets within {TIMEOUT_S:g} s, got: {reason} ({where})")
+        time.sleep(0.05)
+        # A broker that has just started may have told the client that there is no such topic; left alone it asks again in minutes.
+        with suppress(KafkaException):
+            consumer.list_topics(part.topic, timeout=TIMEOUT_S)
+
+
 class Group:
     """Be a static member of the data plane's group, and run the callbacks of its rebalances inside `poll`."""
 
@@ -53,7 +74,8 @@ class Group:
             known = self._consumer.list_topics(timeout=TIMEOUT_S).topics
         except KafkaException as problem:
             raise self._unavailable(problem) from None
-        names = [*self._topics, self._settings.topic("state")]
+        # Each output goes to the partition number of its input.
+        names = [*self._topics, *map(self._settings.topic, ("state", "drift", "metrics", *(f"{k}.dlq" for k in DATA_PLANE_INPUTS)))]
         counts = {name: len(known[name].partitions) if name in known else 0 for name in names}
         if len(set(counts.values())) != 1 or 0 in counts.values():
             raise TopicMismatch(f"topics must be there with one partition count, got {counts} (run `driftloop init`)")
@@ -139,13 +161,7 @@ class Readers:
         """Return the earliest offset of each topic; raises BrokerUnavailable."""
         found = {}
         for kind, consumer in self._consumers.items():
-            try:
-                marks = consumer.get_watermark_offsets(TopicPartition(self._settings.topic(kind), partition), timeout=TIMEOUT_S)
-            except KafkaException as problem:
-                raise BrokerUnavailable(f"topic must tell its offsets, got: {problem.args[0].str()}") from None
-            if marks is None:
-                raise BrokerUnavailable(f"topic must tell its offsets within {TIMEOUT_S:g} s ({self._settings.topic(kind)})")
-            found[kind] = marks[0]
+            found[kind] = watermarks(self._settings, consumer, TopicPartition(self._settings.topic(kind), partition))[0]
         return found
 
     def add(self, partition: int, offsets: Mapping[str, int]) -> None:
@@ -165,7 +181,7 @@ class Readers:
 
     def read(self, kind: str, limit: int, timeout_s: float) -> dict[int, Fetched]:
         """Return up to `limit` messages by partition; waits the whole time unless there are as many."""
-        messages = self._consumers[kind].consume(limit, timeout_s)
+        messages: list[Any] = self._consumers[kind].consume(limit, timeout_s)
         if not messages:
             return {}
         groups: dict[int, list[Any]] = {}

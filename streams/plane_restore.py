@@ -40,8 +40,9 @@ class Restorer:
             known = self.pointers(partitions)
         except SnapshotInvalid as problem:
             known = self._without_pointer(partitions, problem)
-        held = {p: kept[p] for p in partitions if p in kept and known[p] is not None and kept[p].matches(*known[p])}
-        missing = {p: None if known[p] is None else known[p][0] for p in partitions if p not in held}
+        pointers = {p: pointer for p, pointer in known.items() if pointer is not None}
+        held = {p: kept[p] for p in partitions if p in kept and p in pointers and kept[p].matches(*pointers[p])}
+        missing = {p: pointers[p][0] if p in pointers else None for p in partitions if p not in held}
         if missing:
             patience_s = 2 * self._settings.data_plane.transaction_timeout_s
             logs = read_state(self._settings, missing, keep_alive, patience_s)
