@@ -145,13 +145,18 @@ def member_properties(settings: Settings, member: Membership) -> dict[str, Any]:
         "group.instance.id": f"{member.group}-{member.slot}",
         "partition.assignment.strategy": "range",
         "session.timeout.ms": int(member.session_timeout_s * 1000),
-        "heartbeat.interval.ms": int(min(3.0, member.session_timeout_s / 3) * 1000),
+        "heartbeat.interval.ms": int(heartbeat_interval_s(member.session_timeout_s) * 1000),
         "max.poll.interval.ms": int(max(member.max_poll_interval_s, member.session_timeout_s) * 1000),
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "isolation.level": "read_committed",
         "auto.offset.reset": "earliest",
     }
+
+
+def heartbeat_interval_s(session_timeout_s: float) -> float:
+    """Return how often a group member tells that it lives."""
+    return min(3.0, session_timeout_s / 3)
 
 
 def producer_properties(settings: Settings) -> dict[str, Any]:

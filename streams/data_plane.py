@@ -19,12 +19,13 @@ from confluent_kafka import Producer, TopicPartition
 from ..detectors.effects import Effects
 from ..schemas.cloudevents import encode_event
 from ..schemas.dead_letters import dead_letter_headers
-from ..schemas.errors import DriftloopError
+from ..schemas.errors import Conflict, DriftloopError
 from ..schemas.events import DriftClosed, DriftOpened, DriftUpdated
+from ..schemas.records import Batch
 from ..schemas.topics import DATA_PLANE_INPUTS
 from ..settings import Settings
 from .checkpoint import MANIFEST_KEY, encode_pointer, part_key
-from .client_settings import log
+from .client_settings import heartbeat_interval_s, log
 from .commit_policy import CommitPolicy
 from .held_partition import HeldPartition
 from .plane_inputs import Group, Readers
@@ -33,6 +34,7 @@ from .plane_restore import Restorer
 
 DRIFT = (DriftOpened, DriftUpdated, DriftClosed)
 HOLD_BATCHES = 20
+MAX_ROLLBACKS = 8  # in a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,16 @@ class DataPlane:
         self._kept: dict[int, HeldPartition] = {}
         self._waiting: set[int] = set()
         self._failed: Exception | None = None
+        self._member = False
+        self._stale = False
+        self._rolled_back = 0
+        self._polled_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, then commit what was begun.
 
-        Raises Conflict where another process has the slot, SnapshotInvalid, TopicMismatch, BrokerUnavailable.
+        Raises Conflict where another process has the slot or the broker refuses what is written, SnapshotInvalid, TopicMismatch,
+        BrokerUnavailable, DriftloopError for a fault of the monitor.
         """
         # First the producer: it fences a predecessor and ends its transaction before any offset is looked at.
         self._producer.start()
@@ -85,16 +92,27 @@ class DataPlane:
             self._close()
 
     def _step(self) -> None:
-        self._group.poll(0.0 if self._held else self.config.linger_s)
-        self._raise_failure()
+        wait_s = 0.0 if self._held else self.config.linger_s
+        if self._waiting and self._rolled_back > 1:
+            wait_s = min(1.0, 0.05 * 2**self._rolled_back)
+        self._poll(wait_s)
+        if self._stale and self._member:
+            self._renew()
         if self._waiting:
             self._restore()
         if self._held:
             self._guarded(self._work)
 
+    def _poll(self, timeout_s: float = 0.0) -> None:
+        self._group.poll(timeout_s)
+        self._polled_at = time.monotonic()
+        self._raise_failure()
+
     def _close(self) -> None:
-        # The group before the readers: leaving it revokes the partitions, which the callback takes from the readers.
+        # What is not committed by now is given up: leaving the group revokes the partitions, and that commits what is dirty.
+        self._drop(set(self._held), keep=False)
         self._producer.close()
+        # The group before the readers: the callback takes the partitions from them.
         self._group.close()
         self._readers.close()
         self._producer.close()
@@ -139,13 +157,23 @@ class DataPlane:
                 self._policy.progressed(time.monotonic(), 0, 0, alert=False)
             return 0
         self._producer.begin()
-        effects = held.monitor.process(batch)
+        effects = self._monitored(held, batch)
         alert = self._send(held.partition, effects)
         self._policy.progressed(time.monotonic(), len(batch), size_bytes, alert=alert)
         was = self.progress
         joined = effects.counters.get("joined", 0)
         self.progress = replace(was, records=was.records + len(batch), pairs=was.pairs + joined)
         return len(batch)
+
+    def _monitored(self, held: HeldPartition, batch: Batch) -> Effects:
+        try:
+            return held.monitor.process(batch)
+        except Exception as problem:
+            log.exception("monitor of partition %d failed", held.partition)
+            raise DriftloopError(
+                f"monitor must take any record, got {type(problem).__name__}: {problem} "
+                f"(partition {held.partition}, offsets from {held.committed} up to {held.offsets})"
+            ) from problem
 
     def _send(self, partition: int, effects: Effects) -> bool:
         alert = False
@@ -194,6 +222,7 @@ class DataPlane:
             held.seq += 1
             held.committed = dict(held.offsets)
             held.dirty = False
+        self._rolled_back = 0
         self.progress = replace(self.progress, commits=self.progress.commits + 1, last_commit_at=time.time())
 
     def _guarded(self, call: Callable[[], None]) -> None:
@@ -202,21 +231,57 @@ class DataPlane:
             call()
         except MustRollBack as problem:
             log.warning("rolling back: %s", problem)
-            self._producer.abort()
+            self._end_transaction()
+            self._count_rollback(problem)
             self._roll_back()
         except OutcomeUnknown as problem:
             log.warning("asking the broker what was committed: %s", problem)
+            self._stale = True
+            self._count_rollback(problem)
+            if self._member:
+                self._confirm()
+            # Without its place in the group the slot may be another's: the producer is made anew once there is an assignment.
+            if self._member and self._stale:
+                self._producer.start()
+                self._stale = False
+                self._learn()
+            self._roll_back()
+
+    def _end_transaction(self) -> None:
+        """Abort with the producer there is; a new one, which aborts too, may fence a living successor and has to wait."""
+        try:
+            self._producer.abort()
+        except OutcomeUnknown:
+            self._stale = True
+
+    def _renew(self) -> None:
+        self._confirm()
+        if self._member:
             self._producer.start()
-            self._learn()
+            self._stale = False
+
+    def _confirm(self) -> None:
+        """Raise Conflict if the group gave the slot to another process while this one slept; a heartbeat's answer tells."""
+        heartbeat_s = heartbeat_interval_s(self.config.session_timeout_s)
+        deadline = time.monotonic() + (2 * heartbeat_s if time.monotonic() - self._polled_at > heartbeat_s else 0.0)
+        self._poll()
+        while self._member and time.monotonic() < deadline:
+            self._poll(self.config.linger_s)
+
+    def _count_rollback(self, problem: DriftloopError) -> None:
+        self._rolled_back += 1
+        if self._rolled_back >= MAX_ROLLBACKS:
+            raise Conflict(f"transactions must commit, got {self._rolled_back} rollbacks in a row, the last one: {problem}")
 
     def _learn(self) -> None:
         """Keep the monitors whose checkpoint was committed after all; with a new producer nothing can be committed late."""
         dirty = [held for held in self._held.values() if held.dirty]
+        if not dirty:
+            return
         found = self._restorer.pointers([held.partition for held in dirty])
         done = [held for held in dirty if found[held.partition] == (held.seq + 1, held.offsets)]
         if done:
             self._settle(done)
-        self._roll_back()
 
     def _roll_back(self) -> None:
         dirty = [held.partition for held in self._held.values() if held.dirty]
@@ -232,7 +297,6 @@ class DataPlane:
         wanted = set(self._waiting)
         kept = {partition: held for partition, held in self._kept.items() if partition in wanted}
         restored = self._restorer.restore(wanted, kept, lambda: self._still_waits(wanted))
-        self._raise_failure()
         if restored is None or not wanted <= self._waiting:
             return
         for partition, held in restored.items():
@@ -247,35 +311,34 @@ class DataPlane:
         self.progress = replace(was, partitions=tuple(sorted(self._held)), restored_s=was.restored_s + spent_s)
 
     def _still_waits(self, wanted: set[int]) -> bool:
-        self._group.poll()
-        return self._failed is None and wanted <= self._waiting
+        self._poll()
+        return wanted <= self._waiting and not self._stale
 
     def _on_assign(self, partitions: set[int]) -> None:
         log.info("partitions %s assigned", sorted(partitions))
+        self._member = True
         self._waiting = partitions - self._held.keys()
 
     def _on_revoke(self, partitions: set[int]) -> None:
         """Commit while the generation still holds, and keep the monitors: mostly the next assignment gives them back."""
-        self._try(lambda: self._guarded(self._commit))
+        self._member = False
+        if not self._stale:
+            self._try(lambda: self._guarded(self._commit))
         self._drop(partitions)
 
     def _on_lost(self, partitions: set[int]) -> None:
         log.warning("partitions %s were lost", sorted(partitions))
-        self._try(self._abandon)
+        self._member = False
+        if not self._stale:
+            self._try(self._end_transaction)
+        self._policy.reset()
         self._drop(partitions)
 
-    def _abandon(self) -> None:
-        try:
-            self._producer.abort()
-        except (MustRollBack, OutcomeUnknown):
-            self._producer.start()
-        self._policy.reset()
-
-    def _drop(self, partitions: set[int]) -> None:
+    def _drop(self, partitions: set[int], *, keep: bool = True) -> None:
         for partition in partitions:
             self._readers.remove(partition)
             held = self._held.pop(partition, None)
-            if held is not None and not held.dirty:
+            if keep and held is not None and not held.dirty:
                 held.rewind()
                 self._kept[partition] = held
         self._waiting -= partitions

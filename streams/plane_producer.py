@@ -3,7 +3,8 @@
 Retriable: the same call again within a deadline. Asks for an abort: abort, the caller rolls back (`MustRollBack`). Any timeout: the
 outcome is unknown, and librdkafka (no KIP-890) might apply it to the next transaction, so the producer is thrown away and a new one with
 the same id fences it (`OutcomeUnknown`; the caller reads the committed pointer). Fatal or fenced: another process has the slot
-(`Conflict`), unless this process slept past its transaction's timeout, in which case the broker itself took the epoch away.
+(`Conflict`), unless this process slept past its transaction's timeout, in which case the broker itself may have taken the epoch away.
+A record that the broker refuses would be refused again: `Conflict`, with its topic and size.
 """
 
 from __future__ import annotations
@@ -26,7 +27,18 @@ FENCED = frozenset(
     {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.FENCED_INSTANCE_ID}
 )
 TIMEOUTS = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError.REQUEST_TIMED_OUT, KafkaError._MSG_TIMED_OUT})
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+REFUSED = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_RECORD,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    }
+)
+# librdkafka's highest: it measures before compression, as the broker does not, and a dead letter may be a record that came compressed.
+MAX_MESSAGE_BYTES = 1_000_000_000
 
 T = TypeVar("T")
 
@@ -49,7 +61,10 @@ class PlaneProducer:
         self._properties = {
             **transactional_properties(settings, f"{settings.monitor_group}-{config.slot}", config.transaction_timeout_s),
             "message.max.bytes": MAX_MESSAGE_BYTES,
+            "delivery.report.only.error": True,
+            "on_delivery": self._delivered,
         }
+        self._refused: str | None = None
         self._timeout_s = config.transaction_timeout_s / 2
         self._client: Any = None
         self._began_at = 0.0
@@ -101,14 +116,14 @@ class PlaneProducer:
         self.in_transaction = False
 
     def abort(self) -> None:
-        """Abort the open transaction; with another end than a plain abort the producer is made anew, which aborts too."""
+        """Abort the open transaction; raises OutcomeUnknown where only a new producer can."""
         if not self.in_transaction:
             return
         try:
             self._call(lambda: self._client.abort_transaction(self._timeout_s))
-            self.in_transaction = False
-        except (MustRollBack, OutcomeUnknown):
-            self.start()
+        except MustRollBack as problem:
+            raise OutcomeUnknown(str(problem)) from None
+        self.in_transaction = False
 
     def close(self) -> None:
         """Let go; an open transaction is aborted."""
@@ -123,6 +138,8 @@ class PlaneProducer:
                 return call()
             except KafkaException as problem:
                 error = problem.args[0]
+                with suppress(KafkaException):
+                    self._client.poll(0)  # for the reports on refused records
                 self._classify(error)
                 if time.monotonic() > deadline:
                     raise OutcomeUnknown(f"transaction must go on, got: {error.str()}") from None
@@ -135,10 +152,21 @@ class PlaneProducer:
             if self.in_transaction and slept_s > self._properties["transaction.timeout.ms"] / 1000:
                 raise OutcomeUnknown(f"transaction timed out after {slept_s:.1f} s: {error.str()}")
             raise self._taken(error)
+        if self._refused is not None or error.code() in REFUSED:
+            said = error.str() if self._refused is None else self._refused
+            raise Conflict(f"records must be ones that the broker takes, got: {said}")
         if error.txn_requires_abort():
             raise MustRollBack(f"transaction must be aborted: {error.str()}")
         if error.code() in TIMEOUTS or not error.retriable():
             raise OutcomeUnknown(f"transaction's outcome is unknown: {error.str()}")
+
+    def _delivered(self, error: KafkaError | None, message: Any) -> None:
+        # What is purged with an abort is reported as well.
+        if error is None or error.code() not in REFUSED or self._refused is not None:
+            return
+        size_bytes = sum(len(part) for part in (message.key(), message.value()) if part is not None)
+        where = f"{message.topic()}/{message.partition()}, {size_bytes} bytes and headers"
+        self._refused = f"{error.str()} ({where}); see max.message.bytes of the topic"
 
     def _taken(self, error: KafkaError) -> Conflict:
         slot, group = self._settings.data_plane.slot, self._settings.monitor_group

@@ -1,0 +1,207 @@
+"""The data plane in trouble: refused records, faults of the monitor, a slot that was taken, a broker's restart."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from driftloop.detectors.effects import Effects
+from driftloop.detectors.monitor import Monitor
+from driftloop.schemas.errors import Conflict, DriftloopError
+from driftloop.schemas.records import Batch
+from driftloop.settings import Settings
+from driftloop.streams.broker import BrokerAddress, BrokerConfig, LocalBroker
+from driftloop.streams.data_plane import DataPlane
+from driftloop.streams.topics import admin_client
+from driftloop.tests.data_plane_world import WAIT_S, Slow, committed, own, read, running, send, told, told_in_memory, wait_committed
+
+pytestmark = pytest.mark.kafka
+ZEROS_BYTES = 20_000_000
+
+
+def send_large(settings: Settings, value: bytes, compression: str = "none") -> None:
+    address = {"bootstrap.servers": settings.bootstrap_servers, "message.max.bytes": 30_000_000}
+    producer = Producer({**address, "compression.type": compression})
+    producer.produce(
+        settings.topic("predictions"), value, b"k", partition=1, headers=[(f"h{number}", b"v") for number in range(10)]
+    )
+    assert producer.flush(WAIT_S) == 0
+
+
+def limit(settings: Settings, kind: str, size_bytes: int) -> None:
+    resource = ConfigResource(ResourceType.TOPIC, settings.topic(kind))
+    resource.add_incremental_config(ConfigEntry("max.message.bytes", str(size_bytes), incremental_operation=AlterConfigOpType.SET))
+    # The client must outlive the answer.
+    admin = admin_client(settings)
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()
+
+
+def failure(plane: DataPlane) -> BaseException:
+    """Run the plane until it ends by itself."""
+    with running(plane) as failures:
+        deadline = time.monotonic() + WAIT_S
+        while not failures:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    return failures[0]
+
+
+def test_records_at_the_limit_become_dead_letters(topics: Settings) -> None:
+    settings = own(topics)
+    # What fills an input's limit, and what passes it only compressed.
+    large = [os.urandom(1_048_000), b"0" * ZEROS_BYTES]
+    send_large(settings, large[0])
+    send_large(settings, large[1], "lz4")
+    plane = DataPlane(settings)
+    with running(plane) as failures:
+        wait_committed(settings, failures)
+    assert plane.progress.rollbacks == 0
+    letters = read(settings, "predictions.dlq")
+    assert [letter.value == value for letter, value in zip(letters, large, strict=True)] == [True, True]
+    assert {dict(letter.headers)["__dlq.errors.disposition"] for letter in letters} == {b"too_large"}
+    assert dict(letters[0].headers)["h9"] == b"v"
+
+
+def test_a_dead_letter_that_the_broker_refuses_ends_the_plane(topics: Settings) -> None:
+    settings = own(topics)
+    limit(settings, "predictions.dlq", 500_000)
+    value = os.urandom(1_040_000)
+    send_large(settings, value)
+    problem = failure(DataPlane(settings))
+    assert isinstance(problem, Conflict)
+    assert f"{settings.topic('predictions.dlq')}/1, 1040001 bytes" in str(problem)
+    assert committed(settings)["predictions"].get(1, 0) == 0
+    limit(settings, "predictions.dlq", 2_000_000)
+    with running(DataPlane(settings)) as failures:
+        wait_committed(settings, failures)
+    assert [letter.value == value for letter in read(settings, "predictions.dlq")] == [True]
+
+
+class AlwaysAborting(Producer):
+    """Ask for an abort at each commit."""
+
+    def send_offsets_to_transaction(self, *arguments: Any) -> None:
+        raise KafkaException(KafkaError(KafkaError.INVALID_COMMIT_OFFSET_SIZE, "injected", txn_requires_abort=True))
+
+
+def test_rollbacks_without_end_end_the_plane(topics: Settings) -> None:
+    send(topics, 0, 100)
+    plane = DataPlane(own(topics), AlwaysAborting)
+    problem = failure(plane)
+    assert isinstance(problem, Conflict)
+    assert str(problem).startswith("transactions must commit, got 8 rollbacks in a row, the last one:")
+    assert "injected" in str(problem)
+    assert plane.progress.commits == 0
+    assert read(topics, "drift", "metrics", "state") == []
+
+
+def test_a_fault_of_the_monitor_ends_the_plane_and_loses_nothing(topics: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = own(topics, batch_records=200, commit_min_s=30, commit_max_s=30, alert_commit_s=30)
+    send(settings, 0, 3_000)
+    process, seen = Monitor.process, []
+
+    def fail_late(monitor: Monitor, batch: Batch) -> Effects:
+        effects = process(monitor, batch)
+        seen.append(len(batch))
+        if sum(seen) > 4_000:
+            raise ZeroDivisionError("injected")
+        return effects
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Monitor, "process", fail_late)
+        problem = failure(DataPlane(settings))
+    assert isinstance(problem, DriftloopError)
+    assert "monitor must take any record, got ZeroDivisionError: injected (partition " in str(problem)
+    # Neither the events told before the fault nor the state after it may be there alone.
+    assert committed(settings) == {"predictions": {}, "labels": {}}
+    assert read(settings, "drift", "metrics", "state") == []
+    with running(DataPlane(own(topics))) as failures:
+        wait_committed(settings, failures)
+    assert told(settings) == told_in_memory(settings)
+
+
+@contextmanager
+def process(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as file:
+        started = subprocess.Popen([sys.executable, "-m", "driftloop.streams.data_plane_main"], env=environment, stderr=file)
+    try:
+        yield started
+    finally:
+        if started.poll() is None:
+            started.send_signal(signal.SIGCONT)
+            started.kill()
+        started.wait()
+
+
+def wait_total(settings: Settings, process: subprocess.Popen[bytes], log: Path, records: int) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while sum(sum(found.values()) for found in committed(settings).values()) < records:
+        assert process.poll() is None, log.read_text("utf-8")
+        assert time.monotonic() < deadline, log.read_text("utf-8")
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("in_transaction", [True, False])
+def test_a_sleeper_whose_slot_was_taken_ends_without_harm_to_its_successor(
+    topics: Settings, environment: dict[str, str], tmp_path: Path, *, in_transaction: bool
+) -> None:
+    short = {"SESSION_TIMEOUT_S": "2", "TRANSACTION_TIMEOUT_S": "2"}
+    variables = {**environment, **{f"DRIFTLOOP_DATA_PLANE__{name}": value for name, value in short.items()}}
+    lazy = {f"DRIFTLOOP_DATA_PLANE__COMMIT_{name}_S": "1.5" for name in ("MIN", "MAX")} if in_transaction else {}
+    logs = tmp_path / "first.log", tmp_path / "second.log"
+    with process(variables | lazy, logs[0]) as first:
+        send(topics, 0, 1_000)
+        wait_total(topics, first, logs[0], 2_000)
+        send(topics, 1_000, 1_000)
+        if not in_transaction:
+            wait_total(topics, first, logs[0], 4_000)
+        time.sleep(0.3)
+        first.send_signal(signal.SIGSTOP)
+        time.sleep(3.0)
+        with process(variables, logs[1]) as second:
+            send(topics, 2_000, 1_000)
+            wait_total(topics, second, logs[1], 6_000)
+            first.send_signal(signal.SIGCONT)
+            assert first.wait(WAIT_S) == Conflict.exit_code, logs[0].read_text("utf-8")
+            assert "slot must belong to one process" in logs[0].read_text("utf-8")
+            send(topics, 3_000, 1_000)
+            wait_total(topics, second, logs[1], 8_000)
+            second.terminate()
+            assert second.wait(WAIT_S) == 0, logs[1].read_text("utf-8")
+    said = logs[1].read_text("utf-8")
+    assert "rolling back" not in said
+    assert "asking the broker" not in said
+    totals = [json.loads(record.value)["total_rows"] for record in read(topics, "metrics")]
+    assert totals == [1_000, 2_000, 3_000, 4_000]
+
+
+def test_a_broker_restart_loses_and_doubles_nothing(topics: Settings, broker: BrokerAddress) -> None:
+    if broker.data_dir is None:
+        pytest.skip("the broker must be one of ours to be restarted")
+    local = LocalBroker(BrokerConfig(data_dir=broker.data_dir))
+    settings = own(topics, transaction_timeout_s=4, session_timeout_s=4, batch_records=200, commit_records=500)
+    send(settings, 0, 3_000)
+    send(settings, 3_000, 2_000, turned=True)
+    plane = DataPlane(settings, Slow)
+    with running(plane) as failures:
+        deadline = time.monotonic() + WAIT_S
+        while plane.progress.commits < 5:
+            assert not failures
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert local.stop()
+        assert local.start().bootstrap_servers == broker.bootstrap_servers
+        wait_committed(settings, failures)
+    assert plane.progress.commits > 10
+    assert told(settings) == told_in_memory(settings)
