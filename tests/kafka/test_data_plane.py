@@ -3,87 +3,31 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from driftloop.schemas.config import DataPlaneConfig
-from driftloop.schemas.errors import BrokerUnavailable, SnapshotInvalid
+from driftloop.schemas.config import TopicsConfig
+from driftloop.schemas.errors import SnapshotInvalid
 from driftloop.settings import Settings
 from driftloop.streams.data_plane import DataPlane
-from driftloop.streams.kafka import KafkaTransport
+from driftloop.streams.topics import admin_client, ensure_topics
+from driftloop.tests.data_plane_world import MODELS, WAIT_S, Slow, own, read, running, send, told, told_in_memory, wait_committed
 
 pytestmark = pytest.mark.kafka
-# Recent: the broker deletes segments whose newest record time stamp is beyond retention.
-START_MS = int(time.time() * 1000) - 3_600_000
-WAIT_S = 30.0
 
 
-@contextmanager
-def running(plane: DataPlane) -> Iterator[list[BaseException]]:
-    stop, failures = threading.Event(), []
-
-    def run() -> None:
-        try:
-            plane.run(stop)
-        except BaseException as problem:  # noqa: BLE001 - handed to the test
-            failures.append(problem)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield failures
-    finally:
-        stop.set()
-        thread.join(WAIT_S)
-    assert not thread.is_alive()
-
-
-def send(settings: Settings, first: int, rows: int, *, turned: bool = False) -> None:
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "partitioner": "murmur2_random", "linger.ms": 5})
-    for row in range(first, first + rows):
-        right = (row % 10 != 0) != turned
-        stamp = START_MS + row * 10
-        made = {"model": "m", "version": 1, "prediction_id": str(row), "output": 1, "features": {"x": row % 7}, "ts": stamp / 1000}
-        label = {"model": "m", "prediction_id": str(row), "label": 1 if right else 0}
-        producer.produce(settings.topic("predictions"), json.dumps(made).encode(), b"m", timestamp=stamp)
-        producer.produce(settings.topic("labels"), json.dumps(label).encode(), b"m", timestamp=stamp + 3)
-    assert producer.flush(WAIT_S) == 0
-
-
-def wait_committed(settings: Settings, failures: list[BaseException]) -> None:
-    transport = KafkaTransport(settings)
+def wait_until(met: Callable[[], bool], failures: list[BaseException]) -> None:
     deadline = time.monotonic() + WAIT_S
-    while True:
+    while not met():
         if failures:
             raise failures[0]
-        ends = {kind: sum(transport.end_offsets(settings.topic(kind)).values()) for kind in ("predictions", "labels")}
-        done: dict[str, int] = {}
-        # A group's coordinator may still be loading.
-        with suppress(BrokerUnavailable):
-            for kind in ends:
-                done[kind] = sum(transport.committed(settings.monitor_group, settings.topic(kind)).values())
-        if done == ends:
-            return
-        assert time.monotonic() < deadline, (done, ends)
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def read(settings: Settings, kind: str) -> list[Any]:
-    reader = KafkaTransport(settings).reader([settings.topic(kind)])
-    records = []
-    while not reader.at_end():
-        records += reader.poll(1_000, 0.2)
-    reader.close()
-    return records
-
-
-def own(settings: Settings, **changes: Any) -> Settings:
-    plane = settings.data_plane.model_copy(update=changes)
-    return settings.model_copy(update={"data_plane": DataPlaneConfig(**plane.model_dump())})
 
 
 def test_drift_is_told_and_a_second_plane_goes_on_where_the_first_stopped(topics: Settings) -> None:
@@ -128,7 +72,7 @@ class FailingOnce(Producer):
     done = 0
     carried_out = True
 
-    def commit_transaction(self, timeout: float) -> None:
+    def commit_transaction(self, timeout: float = -1.0) -> None:
         FailingOnce.done += 1
         if FailingOnce.done != 3:
             return super().commit_transaction(timeout)
@@ -160,3 +104,106 @@ def test_state_without_offsets_is_refused(topics: Settings) -> None:
     plane = DataPlane(other)
     with pytest.raises(SnapshotInvalid, match="group must have offsets"):
         plane.run(threading.Event())
+
+
+class AbortingOnce(Producer):
+    """Fail the third commit as a broker's answer that asks for an abort would."""
+
+    done = 0
+
+    def send_offsets_to_transaction(self, *arguments: Any) -> None:
+        AbortingOnce.done += 1
+        if AbortingOnce.done == 3:
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "injected", txn_requires_abort=True))
+        super().send_offsets_to_transaction(*arguments)
+
+
+def test_an_aborted_transaction_leaves_no_trace(topics: Settings) -> None:
+    settings = own(topics, batch_records=200, commit_records=500)
+    AbortingOnce.done = 0
+    plane = DataPlane(settings, AbortingOnce)
+    send(settings, 0, 3_000)
+    with running(plane) as failures:
+        wait_committed(settings, failures)
+    assert plane.progress.rollbacks == 1
+    assert AbortingOnce.done > 3
+    assert told(settings) == told_in_memory(settings)
+
+
+def test_a_second_plane_joins_and_the_first_goes_away(settings: Settings) -> None:
+    topics = TopicsConfig(prefix=settings.topics.prefix, partitions=4)
+    settings = own(settings.model_copy(update={"topics": topics}), session_timeout_s=2, batch_records=100, commit_records=800)
+    ensure_topics(settings)
+    send(settings, 0, 12_000, models=MODELS)
+    send(settings, 12_000, 4_000, turned=True, models=MODELS)
+    first, second = DataPlane(settings, Slow), DataPlane(own(settings, slot="1"), Slow)
+    with running(first) as first_failures:
+        wait_until(lambda: first.progress.commits > 2, first_failures)
+        with running(second) as second_failures:
+            wait_until(lambda: min(plane.progress.commits for plane in (first, second)) > 4, first_failures)
+            assert [len(plane.progress.partitions) for plane in (first, second)] == [2, 2]
+        # The one that stays takes the other's partitions once its session has timed out.
+        assert not second_failures
+        assert sum(plane.progress.records for plane in (first, second)) < 32_000
+        wait_until(lambda: len(first.progress.partitions) == 4, first_failures)
+        wait_committed(settings, first_failures)
+    assert not first_failures
+    found = told(settings)
+    assert found == told_in_memory(settings)
+    ids = Counter(identity for events in found.values() for _, _, identity in events)
+    assert set(ids.values()) == {1}
+    totals = [json.loads(record.value) for record in read(settings, "metrics")]
+    assert {one["model"]: one["total_rows"] for one in totals} == dict.fromkeys(MODELS, 2_000)
+    assert sum(one["type"] == "drift_opened" for one in map(json.loads, (r.value for r in read(settings, "drift")))) >= len(MODELS)
+
+
+def empty_state(settings: Settings) -> None:
+    admin = admin_client(settings)
+    for future in admin.delete_topics([settings.topic("state")]).values():
+        future.result()
+    deadline = time.monotonic() + WAIT_S
+    while not ensure_topics(settings):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_lost_state_is_refused_or_rebuilt_as_told(topics: Settings) -> None:
+    settings = own(topics)
+    send(settings, 0, 2_500)
+    with running(DataPlane(settings)) as failures:
+        wait_committed(settings, failures)
+    once = told(settings)
+    empty_state(settings)
+    with pytest.raises(SnapshotInvalid, match="state must have the manifest"):
+        DataPlane(settings).run(threading.Event())
+    assert told(settings) == once
+    send(settings, 2_500, 1_000)
+    with running(DataPlane(own(settings, on_bad_state="rebuild"))) as failures:
+        wait_until(lambda: len(read(settings, "metrics")) == 5, failures)
+    # Read again from the first record: the same events with the same ids, then what is new.
+    again, expected = told(settings), told_in_memory(settings)
+    assert {part: events[len(once[part]) :] for part, events in again.items()} == expected
+    with running(DataPlane(settings)) as failures:
+        wait_committed(settings, failures)
+    assert told(settings) == again
+
+
+def test_a_compacted_state_topic_is_restored_as_well(topics: Settings) -> None:
+    settings = own(topics, batch_records=100, commit_records=200)
+    resource = ConfigResource(ResourceType.TOPIC, settings.topic("state"))
+    for name, value in {"segment.ms": "200", "min.cleanable.dirty.ratio": "0.01"}.items():
+        resource.add_incremental_config(ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET))
+    # The client must outlive the answer.
+    admin = admin_client(settings)
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()
+    plane = DataPlane(settings, Slow)
+    send(settings, 0, 3_000)
+    with running(plane) as failures:
+        wait_committed(settings, failures)
+        # The open segment keeps its old values.
+        wait_until(lambda: 2 * [one.key for one in read(settings, "state")].count(b"manifest") < plane.progress.commits, failures)
+    send(settings, 3_000, 2_000, turned=True)
+    with running(DataPlane(settings)) as failures:
+        wait_committed(settings, failures)
+    assert told(settings) == told_in_memory(settings)
