@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .watch import Watch
 
 INPUTS, OUTPUT, ERROR = range(3)
-EMPTY: Ints = np.zeros(0, np.int64)
 
 
 class Step:

@@ -18,7 +18,6 @@ from .events import Event, FeatureValue, LabelArrived, PredictionMade, Scalar
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
-CLOUDEVENTS_JSON = "application/cloudevents+json"
 
 _json_encoder = msgspec.json.Encoder()
 _msgpack_encoder = msgspec.msgpack.Encoder()

@@ -16,6 +16,7 @@ from driftloop.streams.demo_data import demo_table, made_table, train_rows
 from driftloop.streams.demo_service import service_process, to_toml
 from driftloop.streams.demo_tally import Counted, Sent, balance
 from driftloop.streams.plot import binned
+from driftloop.tests.demo_table import table_file
 
 REPORT_KEYS = ["events", "drift", "jobs", "models", "accuracy", "accuracy_by_1000", "timing", "transport"]
 
@@ -85,18 +86,6 @@ def test_a_service_that_dies_is_told_with_its_log(tmp_path: Path) -> None:
         with pytest.raises(DriftloopError, match=r"exit code \d"):
             service.pump()
     assert service._process.returncode is not None
-
-
-def table_file(folder: Path) -> Path:
-    """Write 4,200 rows whose classes turn round at row 2,400."""
-    random = np.random.default_rng(4)
-    features = random.normal(size=(4_200, 3))
-    labels = ((features[:, 0] + features[:, 1] > 0) != (np.arange(4_200) >= 2_400)).astype(int)
-    path = folder / "table.csv"
-    path.write_text(
-        "\n".join(["a,b,c,y", *(f"{a:.4f},{b:.4f},{c:.4f},{y}" for (a, b, c), y in zip(features, labels, strict=True))])
-    )
-    return path
 
 
 def check_report(report: dict) -> None:

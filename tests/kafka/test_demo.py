@@ -7,24 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
 from driftloop.settings import Settings
 from driftloop.streams.topics import admin_client, partition_counts
-
-
-def table_file(folder: Path) -> Path:
-    """Write 4,200 rows whose classes turn round at row 2,400."""
-    random = np.random.default_rng(4)
-    features = random.normal(size=(4_200, 3))
-    labels = ((features[:, 0] + features[:, 1] > 0) != (np.arange(4_200) >= 2_400)).astype(int)
-    path = folder / "table.csv"
-    path.write_text(
-        "\n".join(["a,b,c,y", *(f"{a:.4f},{b:.4f},{c:.4f},{y}" for (a, b, c), y in zip(features, labels, strict=True))])
-    )
-    return path
+from driftloop.tests.demo_table import table_file
 
 
 @pytest.mark.kafka
