@@ -28,8 +28,10 @@ def whole_numbers(values: Sequence[int]) -> Ints:
     return np.fromiter(values, np.int64, len(values))
 
 
-def numbers(values: Sequence[float | None]) -> tuple[Floats, Wrong]:
+def numbers(values: Sequence[float | None] | Floats) -> tuple[Floats, Wrong]:
     """Return numbers, NaN for None, and which are no finite float32."""
+    if isinstance(values, np.ndarray):
+        return values, ~(np.abs(values) <= FLOAT32_MAX)
     count = len(values)
     missing = values.count(None)
     if missing == count:
@@ -55,9 +57,13 @@ def times(values: Sequence[Any], stamps_ms: Ints) -> tuple[Floats, Wrong]:
     return column, wrong
 
 
-def columns_of_scores(values: Sequence[list[float] | None], slots: Ints, table: ModelTable) -> tuple[Floats, Floats, Wrong]:
+def columns_of_scores(
+    values: Sequence[list[float] | None] | Floats, slots: Ints, table: ModelTable
+) -> tuple[Floats, Floats, Wrong]:
     """Return scores (n, widest up to WIDEST; NaN beyond), the highest score of each row, and which rows are wrong."""
     count = len(values)
+    if isinstance(values, np.ndarray):
+        return _checked_scores(values, np.full(count, values.shape[1]), slots, table)
     if values.count(None) == count:
         return np.full((count, 0), np.nan), np.full(count, np.nan), np.zeros(count, np.bool_)
     rows: Sequence[Any] = [() if row is None else row for row in values] if None in values else values
@@ -69,27 +75,37 @@ def columns_of_scores(values: Sequence[list[float] | None], slots: Ints, table: 
     else:
         scores = np.full((count, widest), np.nan)
         scores[np.arange(widest) < widths[:, None]] = flat
-    confidence = np.full(count, np.nan)
+    scores, confidence, wrong = _checked_scores(scores, widths, slots, table)
+    if None in values:
+        # A row without scores is short of them in no model.
+        wrong &= np.array([row is not None for row in values])
+    return scores, confidence, wrong
+
+
+def _checked_scores(scores: Floats, widths: Ints, slots: Ints, table: ModelTable) -> tuple[Floats, Floats, Wrong]:
+    widest = scores.shape[1]
+    confidence = np.full(len(scores), np.nan)
     for column in range(widest):
         np.fmax(confidence, scores[:, column], out=confidence)
-    wrong = np.zeros(count, np.bool_)
-    if np.count_nonzero(np.abs(flat) <= FLOAT32_MAX) != len(flat):
-        wrong = np.count_nonzero(np.abs(scores) <= FLOAT32_MAX, axis=1) != widths
+    wrong: Wrong = np.zeros(len(scores), np.bool_)
+    finite = np.abs(scores) <= FLOAT32_MAX
+    if np.count_nonzero(finite) != int(widths.sum()):
+        wrong = np.count_nonzero(finite, axis=1) != widths
     reserved = table.facts().reserved[slots]
-    unlike = (reserved > 0) & (widths != reserved)
-    if unlike.any():
-        wrong |= unlike & np.array([row is not None for row in values])
+    wrong |= (reserved > 0) & (widths != reserved)
     if widest > WIDEST:
         scores[widths > WIDEST] = np.nan
         scores = scores[:, :WIDEST]
     return scores, confidence, wrong
 
 
-def groups_of(layouts: Sequence[Layout], features: Sequence[bytes]) -> list[tuple[Layout, Ints, Floats]]:
+def groups_of(layouts: Sequence[Layout], features: Sequence[bytes] | Floats) -> list[tuple[Layout, Ints, Floats]]:
     """Return the features of all rows, those of one layout together: layout, rows, float64 values (rows, names).
 
-    `layouts` has one for all rows, or one for each.
+    `layouts` has one for all rows, or one for each; features of one layout may be an array of all rows.
     """
+    if isinstance(features, np.ndarray):
+        return [(layouts[0], np.arange(len(features)), features)]
     if len(layouts) == 1:
         return [(layouts[0], np.arange(len(features)), _matrix(layouts[0], features))]
     numbers_of = {layout: at for at, layout in enumerate(dict.fromkeys(layouts))}
@@ -118,10 +134,10 @@ def _matrix(layout: Layout, features: Sequence[bytes]) -> Floats:
     return values
 
 
-def hashed(idents: Sequence[str], names: Ids) -> Ids:
+def hashed(idents: Sequence[str] | list[bytes], names: Ids) -> Ids:
     """Return 128 bits for each prediction id, mixed with those of the model's name."""
-    digest = xxhash.xxh3_128_digest
-    joined = b"".join(map(digest, map(str.encode, idents)))
+    encoded = idents if isinstance(idents[0], bytes) else map(str.encode, idents)  # type: ignore[arg-type]
+    joined = b"".join(map(xxhash.xxh3_128_digest, encoded))  # type: ignore[arg-type]
     return np.frombuffer(joined, np.uint64).reshape(-1, 2) ^ names
 
 

@@ -82,7 +82,7 @@ def packed_rows(values: Sequence[bytes], layouts: Sequence[Layout], first: int) 
     """Return packed predictions as tuples of all their fields; `layouts` has one for all, or one for each."""
     whole = first == PACKED_START + PACKED_FIELDS
     rows = _streamed(map(packed_tuples(), values) if whole else map(astuple, map(packed_decoder(), values)))
-    for at, row in enumerate(rows) if None in rows or not _fits(rows, layouts) else ():
+    for at, row in enumerate(rows) if None in rows or not fits(rows, layouts) else ():
         layout = layouts[0] if len(layouts) == 1 else layouts[at]
         if row is not None and (len(row[FEATURES]) != layout.size_bytes or (row[NAMES] and row[NAMES] != layout.joined_names)):
             rows[at] = None
@@ -108,7 +108,7 @@ def label_rows(values: Sequence[bytes | None], limit: int) -> list[Any]:
     return rows
 
 
-def _fits(rows: list[Row], layouts: Sequence[Layout]) -> bool:
+def fits(rows: list[Row], layouts: Sequence[Layout]) -> bool:
     """Return whether the features of all rows have the number and the names of their layout."""
     sizes, names = list(map(len, map(itemgetter(FEATURES), rows))), list(map(itemgetter(NAMES), rows))
     if len(layouts) == 1:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from ..schemas.layouts import Layout, label_columns, prediction_columns
 from .admission import FLOAT32_MAX, MAX_LABEL_BYTES, YEAR_2000_S
+from .alike import Columns, Unlike, alike_labels, alike_predictions
 from .checked_columns import (
     Wrong,
     columns_of_scores,
@@ -75,7 +78,11 @@ class Intake:
         if piece.stop == piece.start:
             return no_labels()
         values, keys = piece.source.values[piece.start : piece.stop], piece.source.keys[piece.start : piece.stop]
-        rows = label_rows(values, min(self.max_value_bytes, MAX_LABEL_BYTES))
+        limit = min(self.max_value_bytes, MAX_LABEL_BYTES)
+        if not _distinct(keys) - self._slots.keys():
+            with suppress(Unlike):
+                return self._label_columns(piece, alike_labels(values, cast(list[bytes], keys), limit), None, keys)
+        rows = label_rows(values, limit)
         kept = None
         if None in rows:
             for row in [row for row, found in enumerate(rows) if found is None]:
@@ -86,7 +93,7 @@ class Intake:
                 rows, keys = [row for row in rows if row is not None], [keys[row] for row in kept.tolist()]
                 if not rows:
                     return no_labels()
-        return self._label_columns(piece, list(zip(*rows, strict=True)), kept, keys)
+        return self._label_columns(piece, tuple(zip(*rows, strict=True)), kept, keys)
 
     def _know(self, slot: int) -> Reader:
         model = self.table.models[slot]
@@ -97,18 +104,21 @@ class Intake:
         self._slots[model.name.encode()] = slot
         return reader
 
-    def _decode(self, piece: Piece) -> tuple[Sequence[Sequence[Any]], Sequence[bytes], list[int]]:
+    def _decode(self, piece: Piece) -> tuple[Columns, Sequence[bytes] | Floats, list[int]]:
         """Return columns and features of the sound records, and the indices of the refused ones."""
         values = cast(list[bytes], piece.source.values[piece.start : piece.stop])
         keys = cast(list[bytes], piece.source.keys[piece.start : piece.stop])
-        new = set(keys) - self._readers.keys()
+        new = _distinct(keys) - self._readers.keys()
+        if not new:
+            with suppress(Unlike):
+                return *self._alike(values, keys), []
         first = first_byte(values, self.max_value_bytes)
         if first == JSON_START and not new:
             rows, features = json_rows(values, self._layouts(keys))
         elif is_packed(first) and not new:
             packed = packed_rows(values, self._layouts(keys), first)
             if None not in packed:
-                columns = list(zip(*packed, strict=True))
+                columns = tuple(zip(*packed, strict=True))
                 return columns_of_packed(columns), columns[FEATURES], []
             rows, features = _opened(packed)
         else:
@@ -124,12 +134,18 @@ class Intake:
                     [row for row in rows if row is not None],
                     [features[at] for at, row in enumerate(rows) if row is not None],
                 )
-        return list(zip(*rows, strict=True)), features, refused
+        return tuple(zip(*rows, strict=True)), features, refused
+
+    def _alike(self, values: list[bytes], keys: list[bytes]) -> tuple[Columns, Floats]:
+        layouts = self._layouts(keys)
+        if len(layouts) > 1:
+            raise Unlike
+        return alike_predictions(values, keys, layouts[0], self.max_value_bytes)
 
     def _layouts(self, keys: list[bytes]) -> list[Layout]:
         """Return the layout of all the keys, or one for each."""
         readers = self._readers
-        found = list({readers[key].layout for key in set(keys)})
+        found = list({readers[key].layout for key in _distinct(keys)})
         return found if len(found) == 1 else [readers[key].layout for key in keys]
 
     def _sorted_out(self, values: list[bytes], keys: list[bytes]) -> tuple[list[Any], list[bytes]]:
@@ -174,7 +190,7 @@ class Intake:
         return prediction_columns(found), raw
 
     def _columns(
-        self, piece: Piece, found: Sequence[Sequence[Any]], features: Sequence[bytes], kept: Ints | None
+        self, piece: Piece, found: Columns, features: Sequence[bytes] | Floats, kept: Ints | None
     ) -> tuple[Predictions, Wrong]:
         keys: list[Any] = piece.source.keys[piece.start : piece.stop]
         if kept is not None:
@@ -201,20 +217,23 @@ class Intake:
             confidence=confidence,
             latency_ms=latency,
             scores=scores,
-            outputs=list(outputs),
+            outputs=_listed(outputs),
             numbers=numbers_of(outputs),
             groups=groups_of(self._layouts(keys), features),
         )
         return rows, wrong
 
-    def _slots_of(self, keys: list[bytes], models: Sequence[str]) -> tuple[Ints, list[bool]]:
-        """Return the slots of known keys, and which models are not those that the keys say; nothing where all are."""
+    def _slots_of(self, keys: list[bytes], models: Sequence[str] | None) -> tuple[Ints, list[bool]]:
+        """Return the slots of known keys, and which models are not those that the keys say; nothing where all are.
+
+        `models` is None where they are known to be.
+        """
         if keys.count(keys[0]) == len(keys):
-            reader = self._readers[keys[0]]
-            same = models.count(reader.model) == len(models)
-            return np.full(len(keys), reader.slot), [] if same else [name != reader.model for name in models]
+            name, slots = self._names[keys[0]], np.full(len(keys), self._slots[keys[0]])
+            same = models is None or models.count(name) == len(models)
+            return slots, [] if same or models is None else [model != name for model in models]
         slots = np.fromiter(map(self._slots.__getitem__, keys), np.int64, len(keys))
-        return slots, strange_names(list(models), list(map(self._names.__getitem__, keys)))
+        return slots, [] if models is None else strange_names(list(models), list(map(self._names.__getitem__, keys)))
 
     def _odd_times(self, ts: Floats, stamps: Ints) -> Wrong:
         future = ts - stamps / 1000.0 > self.inspector.config.max_future_s
@@ -237,19 +256,15 @@ class Intake:
         keep[bad] = False
         return rows.take(keep)
 
-    def _label_columns(self, piece: Piece, found: list[Sequence[Any]], kept: Ints | None, keys: list[Any]) -> Labels:
+    def _label_columns(self, piece: Piece, found: Columns, kept: Ints | None, keys: list[Any]) -> Labels:
         models, idents, said, seconds = found
-        values, known = list(said), self.table.slots
-        if models.count(models[0]) == len(models):
-            slots = np.full(len(models), known.get(models[0], -1))
-        else:
-            slots = np.array([known.get(model, -1) for model in models], np.int64)
+        values = _listed(said)
+        slots, strange = self._slots_of(keys, None) if models is None else self._label_slots(keys, models)
         order, time_ms, stamps, offset = piece.columns(kept)
         ts, wrong = times(seconds, stamps)
         wrong |= self._odd_times(ts, stamps)
-        as_numbers = numbers_of(values)
+        as_numbers = numbers_of(said)
         wrong |= strange_labels(values, as_numbers)
-        strange = strange_names(list(models), list(map(self._names.get, keys)))
         if strange:
             wrong |= np.array(strange)
         rows = Labels(
@@ -257,13 +272,21 @@ class Intake:
             time_ms=time_ms,
             slot=slots,
             offset=offset,
-            ids=hashed(idents, self._name_hashes(models, slots)),
+            ids=hashed(idents, self.table.hashes()[slots] if models is None else self._name_hashes(models, slots)),
             at=np.arange(piece.start, piece.stop) if kept is None else kept + piece.start,
             values=values,
             numbers=as_numbers,
         )
         bad = [row for row in wrong.nonzero()[0].tolist() if self.inspector.label(piece, int(rows.at[row])) is None]
         return rows if not bad else rows.take(~np.isin(np.arange(len(rows)), bad))
+
+    def _label_slots(self, keys: list[Any], models: Sequence[str]) -> tuple[Ints, list[bool]]:
+        known = self.table.slots
+        if models.count(models[0]) == len(models):
+            slots = np.full(len(models), known.get(models[0], -1))
+        else:
+            slots = np.array([known.get(model, -1) for model in models], np.int64)
+        return slots, strange_names(list(models), list(map(self._names.get, keys)))
 
     def _name_hashes(self, models: Sequence[str], slots: Ints) -> Ids:
         if len(self.table) and slots.min() >= 0:
@@ -277,3 +300,12 @@ def _opened(packed: list[Any]) -> tuple[list[Any], list[bytes]]:
         [None if row is None else columns_of_packed(row) for row in packed],
         [b"" if row is None else row[FEATURES] for row in packed],
     )
+
+
+def _distinct(keys: list[Any]) -> set[Any]:
+    """Return the keys that occur: most batches have one, which a count tells without a hash of each."""
+    return {keys[0]} if keys.count(keys[0]) == len(keys) else set(keys)
+
+
+def _listed(values: Sequence[Any] | NDArray[Any]) -> list[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)

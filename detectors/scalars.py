@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .columns import Floats, Ints
 
@@ -18,8 +19,10 @@ FEW = 64
 Spot = tuple[int, Any]
 
 
-def numbers_of(values: Sequence[Any]) -> Floats | None:
+def numbers_of(values: Sequence[Any] | NDArray[Any]) -> Floats | None:
     """Return values as float64 where all are numbers or truth values that fit, else None."""
+    if isinstance(values, np.ndarray):
+        return values.astype(np.float64)
     if set(map(type, values)) <= NUMERIC:
         try:
             return np.fromiter(values, np.float64, len(values))
