@@ -18,19 +18,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Unpack
 
-from ..schemas.codecs import JSON, MSGPACK, decode
+from ..schemas.codecs import decode
 from ..schemas.errors import BrokerUnavailable, DriftloopError
 from ..schemas.events import LabelArrived, PredictionMade, Scalar
 from ..settings import Settings, load_settings
 from .client_events import Format, PredictionFields, Time, label_value, new_id, prediction_value, reseed
-from .client_queue import ContentType, KafkaQueue, Queue, Tally, TransportQueue
+from .client_queue import KafkaQueue, Queue, Tally, TransportQueue
 from .client_settings import shown_address
 from .transport import Transport
 
 DISABLED_VARIABLE = "DRIFTLOOP_DISABLED"
 WARN_EVERY_S = 60.0
-JSON_HEADERS: ContentType = [("content-type", JSON.encode())]
-MSGPACK_HEADERS: ContentType = [("content-type", MSGPACK.encode())]
 
 log = logging.getLogger("driftloop.client")
 _live: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -178,9 +176,7 @@ class Client:
         return KafkaQueue(self._settings, self.config.max_queued, self._tell)
 
     def _put(self, topic: str, model: str, value: bytes) -> None:
-        # `{` opens JSON, which text among the features makes of a packed prediction too.
-        headers = JSON_HEADERS if value[0] == 0x7B else MSGPACK_HEADERS
-        if self._closed or self._queue is None or not self._queue.put(topic, model.encode(), value, headers):
+        if self._closed or self._queue is None or not self._queue.put(topic, model.encode(), value):
             self._drop()
 
     def _drop(self) -> None:
@@ -251,7 +247,7 @@ class _RecordingQueue:
     def __init__(self, events: list[PredictionMade | LabelArrived]) -> None:
         self._events = events
 
-    def put(self, topic: str, key: bytes, value: bytes, headers: ContentType) -> bool:
+    def put(self, topic: str, key: bytes, value: bytes) -> bool:
         self._events.append(decode(value, PredictionMade if topic.endswith("predictions") else LabelArrived, topic))
         return True
 

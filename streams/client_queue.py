@@ -1,25 +1,47 @@
-"""Where the SDK's records wait: librdkafka's bounded queue, or any transport's sender. Neither ever blocks the caller."""
+"""Where the SDK's records wait: librdkafka's bounded queue, or any transport's sender. Neither ever blocks the caller.
+
+A producer that lost its cluster for good (pulse.py) is noticed by records that stay, and replaced by a thread of its own, which moves
+them: sent twice perhaps, which the join recognises, but not lost.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from ..schemas.codecs import JSON, MSGPACK
 from ..schemas.errors import BrokerUnavailable, DriftloopError, SettingsInvalid
-from ..schemas.records import Headers
 from ..settings import Settings
 from .client_settings import log, producer_properties
+from .pulse import ANSWER_S
 from .transport import Outgoing, Sender
 
 ContentType = list[tuple[str, str | bytes | None]]
+JSON_HEADERS: ContentType = [("content-type", JSON.encode())]
+MSGPACK_HEADERS: ContentType = [("content-type", MSGPACK.encode())]
 
 POLL_EVERY = 16
 PURGE_S = 0.5
+LOOK_S = 5.0
+STUCK_S = 15.0
+MOVE_S = 30.0
+TURN_S = 0.02
 PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
+
+
+def content_type(value: bytes) -> ContentType:
+    """Return the header that names the format of an event."""
+    return JSON_HEADERS if _is_json(value) else MSGPACK_HEADERS
+
+
+def _is_json(value: bytes) -> bool:
+    # `{` opens JSON, which text among the features makes of a packed prediction too.
+    return value[0] == 0x7B
 
 
 class Tally(NamedTuple):
@@ -34,7 +56,7 @@ class Tally(NamedTuple):
 class Queue(Protocol):
     """Take records without waiting."""
 
-    def put(self, topic: str, key: bytes, value: bytes, headers: ContentType) -> bool:
+    def put(self, topic: str, key: bytes, value: bytes) -> bool:
         """Queue one record; False where the queue is full."""
 
     def flush(self, timeout_s: float) -> int:
@@ -53,17 +75,21 @@ class Queue(Protocol):
 class KafkaQueue:
     """Queue into librdkafka. Its producer is made at the first record of each process: threads do not survive a fork."""
 
-    def __init__(self, settings: Settings, max_records: int, on_error: Callable[[DriftloopError], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        max_records: int,
+        on_error: Callable[[DriftloopError], None],
+        make: Callable[..., Producer] = Producer,
+    ) -> None:
         self._properties: dict[str, Any] = {
             **producer_properties(settings),
             "queue.buffering.max.messages": max_records,
             # Only failures call back; the acknowledged are what was queued, neither waits nor failed. Calling back for each costs 1 us.
             "delivery.report.only.error": True,
-            "on_delivery": self._on_delivery,
         }
         self._on_error = on_error
-        self._producer: Producer | None = None
-        self._lock = threading.Lock()
+        self._make = make
         self._reset()
         try:
             # Not kept: it tells of wrong properties now, not at the first record.
@@ -71,13 +97,14 @@ class KafkaQueue:
         except KafkaException as problem:
             raise SettingsInvalid([f"kafka must hold librdkafka properties, got {problem.args[0].str()}"]) from None
 
-    def put(self, topic: str, key: bytes, value: bytes, headers: ContentType) -> bool:
+    def put(self, topic: str, key: bytes, value: bytes) -> bool:
         """Queue one record; False where the queue is full. Raises BrokerUnavailable for a record that librdkafka refuses."""
-        producer = self._producer if self._producer is not None else self._make()
+        producer = self._producer if self._producer is not None else self._first()
         try:
-            producer.produce(topic, value, key, headers=headers)
+            producer.produce(topic, value, key, headers=content_type(value))
         except BufferError:
             producer.poll(0)
+            self._look(producer)
             return False
         except KafkaException as problem:
             raise BrokerUnavailable(f"record must be taken by the client, got {problem.args[0].str()} ({topic})") from None
@@ -85,52 +112,110 @@ class KafkaQueue:
             self._queued += 1
         if self._queued % POLL_EVERY == 0:
             producer.poll(0)
+        if time.monotonic() >= self._look_at:
+            self._look(producer)
         return True
 
     def flush(self, timeout_s: float) -> int:
         """Wait for acknowledgements; return how many records still wait."""
-        return 0 if self._producer is None else int(self._producer.flush(timeout_s))
+        deadline = time.monotonic() + timeout_s
+        while (producer := self._producer) is not None:
+            left = int(producer.flush(max(0.0, deadline - time.monotonic())))
+            if left:
+                self._look(producer)
+            waiting = left + self._left_behind()
+            # What a rescue moves meanwhile waits in another producer now.
+            if (not waiting and producer is self._producer) or time.monotonic() >= deadline:
+                return waiting
+            time.sleep(TURN_S)
+        return 0
 
     def tally(self) -> Tally:
         """Return the counts so far."""
-        waiting = 0
+        waiting = self._left_behind()
         if self._producer is not None:
             self._producer.poll(0)
-            waiting = len(self._producer)
+            waiting += len(self._producer)
         with self._lock:
             acked = max(0, self._queued - self._dropped - self._failed - waiting)
             return Tally(self._queued, acked, self._dropped, self._failed)
 
     def close(self, timeout_s: float) -> None:
         """Flush, then drop and count what is left."""
+        deadline = time.monotonic() + timeout_s - PURGE_S
+        if self._rescue is not None:
+            self._rescue.join(max(0.0, deadline - time.monotonic()))
+        self._closing = True
         producer = self._producer
         # Dropping and counting a full queue takes its time too.
-        if producer is not None and producer.flush(max(0.0, timeout_s - PURGE_S)):
+        if producer is not None and producer.flush(max(0.0, deadline - time.monotonic())):
             producer.purge()
             producer.flush(PURGE_S)
 
     def after_fork(self) -> None:
-        """Forget the parent's producer, in the child."""
-        if self._producer is not None:
-            # Its destructor would wait for threads that only the parent has: it must never run here.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
-            self._producer = None
-        self._lock = threading.Lock()
+        """Forget the parent's producers, in the child."""
+        for producer in (self._producer, self._lost):
+            if producer is not None:
+                # Its destructor would wait for threads that only the parent has: it must never run here.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(producer))
         self._reset()
 
     def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._producer: Producer | None = None
+        self._lost: Producer | None = None
+        self._rescue: threading.Thread | None = None
+        self._closing = False
+        self._look_at = time.monotonic() + LOOK_S
+        self._settled, self._settled_at = 0, time.monotonic()
         self._queued = 0
         self._dropped = 0
         self._failed = 0
 
-    def _make(self) -> Producer:
+    def _first(self) -> Producer:
         with self._lock:
             if self._producer is None:
-                self._producer = Producer(self._properties, logger=log)
+                self._producer = self._new()
             return self._producer
 
-    def _on_delivery(self, error: KafkaError | None, _message: Any) -> None:
+    def _new(self) -> Producer:
+        return self._make({**self._properties, "on_delivery": self._on_delivery}, logger=log)
+
+    def _left_behind(self) -> int:
+        lost = self._lost
+        return 0 if lost is None else len(lost)
+
+    def _look(self, producer: Producer) -> None:
+        """Start a rescue if records wait and none has been settled for STUCK_S."""
+        now, waiting = time.monotonic(), len(producer)
+        with self._lock:
+            self._look_at = now + LOOK_S
+            settled = self._queued - waiting
+            # Logs that wait to be told are counted as records that wait: only more than ever before is progress.
+            if not waiting or settled > self._settled:
+                self._settled, self._settled_at = max(settled, self._settled), now
+            if now - self._settled_at < STUCK_S or (self._rescue is not None and self._rescue.is_alive()):
+                return
+            self._settled_at = now
+            self._rescue = threading.Thread(target=self._replace, args=(producer,), name="driftloop-rescue", daemon=True)
+            self._rescue.start()
+
+    def _replace(self, producer: Producer) -> None:
+        """Move what waits to a new producer, if that one reaches the cluster and the present one does not."""
+        fresh = self._new()
+        if not _answers(fresh, 3 * ANSWER_S) or _answers(producer, ANSWER_S):
+            return
+        log.warning("sending goes on with a new client: the one before lost the cluster with %d events waiting", len(producer))
+        self._lost, self._producer = producer, fresh
+        time.sleep(TURN_S)  # for a call that has the lost one in hand already
+        producer.purge()
+        producer.flush(MOVE_S)
+        self._lost = None
+
+    def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
         if error is None:
+            return
+        if error.code() in PURGED and self._moved(message):
             return
         with self._lock:
             if error.code() in PURGED:
@@ -138,6 +223,25 @@ class KafkaQueue:
                 return
             self._failed += 1
         self._on_error(BrokerUnavailable(f"broker must take the record, got: {error.str()}"))
+
+    def _moved(self, message: Any) -> bool:
+        """Return True if this is a record of a lost producer that the new one took."""
+        if self._lost is None or self._producer is None or self._closing:
+            return False
+        topic, key, value, stamp_ms = message.topic(), message.key(), message.value(), message.timestamp()[1]
+        try:
+            # Reports bring no headers.
+            self._producer.produce(topic, value, key, headers=content_type(value), timestamp=stamp_ms)
+        except BufferError:
+            return False
+        return True
+
+
+def _answers(producer: Producer, timeout_s: float) -> bool:
+    try:
+        return bool(producer.list_topics(timeout=timeout_s).brokers)
+    except KafkaException:
+        return False
 
 
 class TransportQueue:
@@ -150,10 +254,10 @@ class TransportQueue:
         self._failed = 0
         self._waiting = 0
 
-    def put(self, topic: str, key: bytes, value: bytes, headers: ContentType) -> bool:
+    def put(self, topic: str, key: bytes, value: bytes) -> bool:
         """Send one record."""
         with self._lock:
-            self._sender.send(Outgoing(topic, key, value, _as_bytes(headers)))
+            self._sender.send(Outgoing(topic, key, value, (("content-type", (JSON if _is_json(value) else MSGPACK).encode()),)))
             self._queued += 1
             self._waiting += 1
         return True
@@ -185,7 +289,3 @@ class TransportQueue:
     def after_fork(self) -> None:
         """Keep the sender: memory is copied with the process."""
         self._lock = threading.Lock()
-
-
-def _as_bytes(headers: ContentType) -> Headers:
-    return tuple((name, value.encode() if isinstance(value, str) else value) for name, value in headers)

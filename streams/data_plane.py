@@ -1,7 +1,8 @@
 """The data plane: predictions, labels and models in, drift and metrics out, exactly once; one thread owns it all.
 
 Outputs, dead letters, state and offsets of every partition go in one transaction. Whatever goes wrong, the way back is the same: drop
-the monitors touched since the last commit, restore them from the state topic, and read again from the committed offsets.
+the monitors touched since the last commit, restore them from the state topic, and read again from the committed offsets. Where the
+broker itself was away, every client is made anew as well: some come back from an outage deaf (pulse.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from confluent_kafka import Producer, TopicPartition
 from ..detectors.effects import Effects
 from ..schemas.cloudevents import encode_event
 from ..schemas.dead_letters import dead_letter_headers
-from ..schemas.errors import Conflict, DriftloopError
+from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, TopicMismatch
 from ..schemas.events import DriftClosed, DriftOpened, DriftUpdated
 from ..schemas.records import Batch
 from ..schemas.topics import DATA_PLANE_INPUTS
@@ -35,6 +36,8 @@ from .plane_restore import Restorer
 DRIFT = (DriftOpened, DriftUpdated, DriftClosed)
 HOLD_BATCHES = 20
 MAX_ROLLBACKS = 8  # in a row
+RETRY_S = 1.0
+MAX_MISMATCHES = 30  # in a row: a broker that has just started may not know its topics yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +65,41 @@ class DataPlane:
         self._readers: Readers
         self._restorer: Restorer
         self._policy = CommitPolicy(self.config)
-        self._held: dict[int, HeldPartition] = {}
-        self._kept: dict[int, HeldPartition] = {}
-        self._waiting: set[int] = set()
-        self._failed: Exception | None = None
-        self._member = False
-        self._stale = False
-        self._rolled_back = 0
+        self._held: dict[int, HeldPartition]
+        self._kept: dict[int, HeldPartition]
+        self._waiting: set[int]
+        self._failed: Exception | None
         self._polled_at = 0.0
+        self._was_up = False
+        self._forget()
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set, then commit what was begun.
+        """Work until `stop` is set, then commit what was begun. Waits out a broker that goes away once it was there.
 
         Raises Conflict where another process has the slot or the broker refuses what is written, SnapshotInvalid, TopicMismatch,
-        BrokerUnavailable, DriftloopError for a fault of the monitor.
+        BrokerUnavailable for a broker that never was there, DriftloopError for a fault of the monitor.
         """
+        mismatches = 0
+        while True:
+            self._forget()
+            try:
+                self._work_until(stop)
+                return
+            except (BrokerUnavailable, TopicMismatch) as problem:
+                mismatches = mismatches + 1 if isinstance(problem, TopicMismatch) else 0
+                if not self._was_up or stop.is_set() or mismatches > MAX_MISMATCHES:
+                    raise
+                log.error("going on with new clients in %g s: %s", RETRY_S, problem)
+            stop.wait(RETRY_S)
+
+    def _forget(self) -> None:
+        """Hold nothing, as at the start."""
+        self._policy.reset()
+        self._held, self._kept, self._waiting = {}, {}, set()
+        self._failed, self._member, self._stale, self._rolled_back = None, False, False, 0
+        self.progress = replace(self.progress, partitions=())
+
+    def _work_until(self, stop: threading.Event) -> None:
         # First the producer: it fences a predecessor and ends its transaction before any offset is looked at.
         self._producer.start()
         self._group = Group(self.settings, self._on_assign, self._on_revoke, self._on_lost)
@@ -96,6 +119,8 @@ class DataPlane:
         if self._waiting and self._rolled_back > 1:
             wait_s = min(1.0, 0.05 * 2**self._rolled_back)
         self._poll(wait_s)
+        if not self._member:
+            self._group.check()
         if self._stale and self._member:
             self._renew()
         if self._waiting:
@@ -304,6 +329,7 @@ class DataPlane:
             self._readers.add(partition, held.offsets)
         self._waiting -= wanted
         self._kept.clear()
+        self._was_up = True
         gc.freeze()
         spent_s = time.monotonic() - began
         log.info("partitions %s restored in %.2f s", sorted(wanted), spent_s)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     Consumer,
@@ -25,6 +24,7 @@ from ..settings import Settings
 from .client_settings import Membership, log, producer_properties, reader_properties, shown_address
 from .kafka_records import produce, to_record
 from .kafka_work import KafkaWork
+from .pulse import Pulse
 from .topics import admin_client, partition_counts, unavailable
 from .transport import Outgoing, Reader, Sender, Start, Work
 
@@ -34,6 +34,34 @@ READ_CHUNK = 2_000
 LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
+T = TypeVar("T")
+
+
+class SteadyAdmin:
+    """Ask one admin client, and a new one after a question that stayed without an answer: it may be deaf for good (pulse.py)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: AdminClient | None = None
+
+    def ask(self, question: Callable[[AdminClient], T]) -> T:
+        """Return what `question` returns; raises what it raises."""
+        if self._client is None:
+            self._client = admin_client(self._settings)
+        try:
+            return question(self._client)
+        except BrokerUnavailable:
+            self._client = None
+            raise
+
+    def partitions(self, topics: Sequence[str]) -> list[tuple[str, int]]:
+        """Return (topic, partition) of all partitions; raises NotFound, BrokerUnavailable."""
+        return self.ask(lambda client: topic_partitions(self._settings, client, topics))
+
+    def offsets(self, partitions: Sequence[tuple[str, int]], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+        """Return the offset of each partition that `spec` asks for; raises BrokerUnavailable."""
+        return self.ask(lambda client: list_offsets(self._settings, client, partitions, spec))
+
 
 class KafkaTransport:
     """Make senders, readers and workers for the broker of the settings."""
@@ -42,10 +70,7 @@ class KafkaTransport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-
-    @cached_property
-    def _admin(self) -> AdminClient:
-        return admin_client(self._settings)
+        self._admin = SteadyAdmin(settings)
 
     def sender(self) -> Sender:
         """Return a new idempotent sender."""
@@ -62,17 +87,19 @@ class KafkaTransport:
 
     def end_offsets(self, topic: str) -> dict[int, int]:
         """Return the read-committed end of each partition; transaction markers count as records."""
-        partitions = topic_partitions(self._settings, self._admin, [topic])
-        ends = list_offsets(self._settings, self._admin, partitions, LATEST)
+        ends = self._admin.offsets(self._admin.partitions([topic]), LATEST)
         return {partition: offset for (_, partition), offset in ends.items()}
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """Return the group's offsets by partition; partitions without one are left out."""
-        asked = [TopicPartition(topic, partition) for _, partition in topic_partitions(self._settings, self._admin, [topic])]
+        asked = [TopicPartition(topic, partition) for _, partition in self._admin.partitions([topic])]
+        return self._admin.ask(lambda client: self._committed(client, group, asked))
+
+    def _committed(self, client: AdminClient, group: str, asked: list[TopicPartition]) -> dict[int, int]:
         request = [ConsumerGroupTopicPartitions(group, asked)]
         deadline = time.monotonic() + TIMEOUT_S
         while True:
-            futures = self._admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=TIMEOUT_S)
+            futures = client.list_consumer_group_offsets(request, require_stable=True, request_timeout=TIMEOUT_S)
             found = _result(self._settings, futures[group]).topic_partitions
             # The markers of a transaction reach the offsets topic a moment after its commit was answered.
             if all(part.error is None for part in found):
@@ -121,11 +148,7 @@ class KafkaSender:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._refused: list[KafkaError] = []
-        properties = {**producer_properties(settings), "delivery.report.only.error": True, "on_delivery": self._on_delivery}
-        try:
-            self._producer = Producer(properties, logger=log)
-        except KafkaException as problem:
-            raise SettingsInvalid([f"kafka must hold librdkafka properties, got {problem.args[0].str()}"]) from None
+        self._open()
 
     def send(self, outgoing: Outgoing) -> None:
         """Queue one record; raises BrokerUnavailable where the queue stays full, Conflict for a record that is too large."""
@@ -143,8 +166,19 @@ class KafkaSender:
                 raise Conflict(f"record must be taken by the client, got {problem.args[0].str()} ({outgoing.topic})") from problem
 
     def flush(self, timeout_s: float) -> int:
-        """Wait for every queued record; return how many are not acknowledged yet. Raises BrokerUnavailable for refused ones."""
+        """Wait for every queued record; return how many are not acknowledged yet. Raises BrokerUnavailable for refused ones.
+
+        What waits in a client that lost the cluster is refused, and a new client takes what comes next.
+        """
         left = int(self._producer.flush(timeout_s))
+        if not left:
+            self._pulse.beat()
+        elif self._pulse.is_lost():
+            self._producer.purge()
+            self._producer.flush(CLOSE_FLUSH_S)
+            self._open()
+            where = shown_address(self._settings)
+            raise BrokerUnavailable(f"broker must take every record, got no answer and {left} given up ({where})")
         if self._refused:
             refused, self._refused = self._refused, []
             raise BrokerUnavailable(f"broker must take every record, got {len(refused)} refused: {refused[0].str()}")
@@ -158,6 +192,15 @@ class KafkaSender:
         self._producer.purge()
         self._producer.flush(0.1)
 
+    def _open(self) -> None:
+        properties = {**producer_properties(self._settings), "delivery.report.only.error": True, "on_delivery": self._on_delivery}
+        try:
+            producer = Producer(properties, logger=log)
+        except KafkaException as problem:
+            raise SettingsInvalid([f"kafka must hold librdkafka properties, got {problem.args[0].str()}"]) from None
+        self._producer = producer
+        self._pulse = Pulse(lambda timeout_s: producer.list_topics(timeout=timeout_s))
+
     def _on_delivery(self, error: KafkaError | None, _message: Any) -> None:
         if error is not None and error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
             self._refused.append(error)
@@ -166,16 +209,14 @@ class KafkaSender:
 class KafkaReader:
     """Read whole topics, assigned by hand; the end is known from positions, since markers end a partition as often as records."""
 
-    def __init__(self, settings: Settings, admin: AdminClient, topics: Sequence[str], start: Start) -> None:
+    def __init__(self, settings: Settings, admin: SteadyAdmin, topics: Sequence[str], start: Start) -> None:
         self._settings = settings
         self._admin = admin
         self._targets: dict[tuple[str, int], int] | None = None
-        partitions = topic_partitions(settings, admin, topics)
-        self._positions = list_offsets(settings, admin, partitions, LATEST if start == "latest" else EARLIEST)
+        self._positions = admin.offsets(admin.partitions(topics), LATEST if start == "latest" else EARLIEST)
         if not isinstance(start, str):
             self._positions |= {part: offset for part, offset in start.items() if part in self._positions}
-        self._consumer = Consumer(reader_properties(settings), logger=log)
-        self._consumer.assign([TopicPartition(topic, part, offset) for (topic, part), offset in self._positions.items()])
+        self._open()
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
         """Return up to `limit` records as soon as there is one, in offset order within a partition."""
@@ -185,7 +226,12 @@ class KafkaReader:
             # consume() would wait its whole timeout for `limit` records: wait for one, then take what has come with it.
             first = self._consumer.poll(max(0.0, deadline - time.monotonic()))
             if first is not None:
+                self._pulse.beat()
                 self._take(first, records)
+            elif self._pulse.is_lost():
+                log.warning("reading goes on with a new client: no answer from %s", shown_address(self._settings))
+                self._consumer.close()
+                self._open()
             if first is None or (not records and time.monotonic() >= deadline):
                 return records
         while len(records) < limit:
@@ -199,7 +245,7 @@ class KafkaReader:
     def at_end(self) -> bool:
         """Return True once everything that was committed at the first call since it was last True has been returned."""
         if self._targets is None:
-            self._targets = list_offsets(self._settings, self._admin, list(self._positions), LATEST)
+            self._targets = self._admin.offsets(list(self._positions), LATEST)
         if any(self._positions[part] < target for part, target in self._targets.items()):
             return False
         self._targets = None
@@ -208,6 +254,13 @@ class KafkaReader:
     def close(self) -> None:
         """Let go of the partitions."""
         self._consumer.close()
+
+    def _open(self) -> None:
+        consumer = Consumer(reader_properties(self._settings), logger=log)
+        consumer.assign([TopicPartition(topic, part, offset) for (topic, part), offset in self._positions.items()])
+        self._consumer = consumer
+        topic = next(iter(self._positions))[0]
+        self._pulse = Pulse(lambda timeout_s: consumer.list_topics(topic, timeout=timeout_s))
 
     def _take(self, message: Any, records: list[Record]) -> None:
         error = message.error()

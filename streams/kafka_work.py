@@ -22,6 +22,7 @@ from ..schemas.records import Record
 from ..settings import Settings
 from .client_settings import Membership, log, member_properties, shown_address, transactional_properties
 from .kafka_records import produce, to_record
+from .pulse import Pulse
 from .transport import Outgoing
 
 INIT_TIMEOUT_S = 30.0
@@ -85,8 +86,7 @@ class KafkaWork:
         self._refused: KafkaError | None = None
         # First the producer: its initialisation aborts what a predecessor left open, before any offset is looked at.
         self._producer = self._new_producer()
-        self._consumer = Consumer(member_properties(settings, member), logger=log)
-        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self._join()
 
     def take(self, timeout_s: float) -> Record | None:
         """Return the next record, the one in hand first; raises Conflict once another process has the slot."""
@@ -102,6 +102,12 @@ class KafkaWork:
                 if part in self._owned and message.offset() >= self._done.get(part, 0):
                     self._held = to_record(message)
                     return self._held
+            if message is not None:
+                self._pulse.beat()
+            elif self._pulse.is_lost():
+                log.warning("work goes on with a new client: no answer from %s", shown_address(self._settings))
+                self._consumer.close()
+                self._join()
             if message is None or time.monotonic() >= deadline:
                 return None
 
@@ -163,6 +169,14 @@ class KafkaWork:
         with suppress(KafkaException):
             self._producer.purge()
             self._producer.flush(0.1)
+
+    def _join(self) -> None:
+        self._early.clear()
+        self._owned, self._joining, self._paused = set(), True, False
+        consumer = Consumer(member_properties(self._settings, self._member), logger=log)
+        consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self._consumer = consumer
+        self._pulse = Pulse(lambda timeout_s: consumer.list_topics(self._topic, timeout=timeout_s))
 
     def _new_producer(self) -> Producer:
         name = f"{self._member.group}-{self._member.slot}"

@@ -18,6 +18,7 @@ from ..schemas.errors import BrokerUnavailable, Conflict, SnapshotInvalid, Topic
 from ..schemas.topics import DATA_PLANE_INPUTS
 from ..settings import Settings
 from .client_settings import Membership, fetch_properties, log, member_properties, reader_properties, shown_address
+from .pulse import PATIENCE_S, Ask, Pulse
 
 TIMEOUT_S = 10.0
 MEMBER_MEMORY_BYTES = 1024 * 1024
@@ -53,6 +54,11 @@ def watermarks(settings: Settings, consumer: Consumer, part: TopicPartition) -> 
             consumer.list_topics(part.topic, timeout=TIMEOUT_S)
 
 
+def lost(settings: Settings, what: str) -> BrokerUnavailable:
+    """Return the error that asks for new clients."""
+    return BrokerUnavailable(f"broker must answer within {PATIENCE_S:g} s, got no answer ({what}, {shown_address(settings)})")
+
+
 class Group:
     """Be a static member of the data plane's group, and run the callbacks of its rebalances inside `poll`."""
 
@@ -64,6 +70,7 @@ class Group:
             settings.monitor_group, config.slot, config.session_timeout_s, config.max_poll_interval_s, MEMBER_MEMORY_BYTES
         )
         self._consumer = Consumer({**member_properties(settings, member), "queued.min.messages": 1}, logger=log)
+        self._pulse = Pulse(lambda timeout_s: self._consumer.list_topics(settings.topic("models"), timeout=timeout_s))
         self._on_assign = on_assign
         self._on_revoke = on_revoke
         self._on_lost = on_lost
@@ -91,6 +98,11 @@ class Group:
                 slot = self._settings.data_plane.slot
                 raise Conflict(f"slot must belong to one process, got another one with slot {slot}: {error.str()}")
             log.warning("the group goes on after: %s", error.str())
+
+    def check(self) -> None:
+        """Raise BrokerUnavailable if the client, which has no partitions and so no heartbeats that could fail, lost the cluster."""
+        if self._pulse.is_lost():
+            raise lost(self._settings, "member")
 
     def committed(self, partitions: Iterable[int]) -> dict[int, dict[str, tuple[int, str | None]]]:
         """Return offset and metadata by partition and kind, waiting out a predecessor's pending offsets; kinds without are left out."""
@@ -127,6 +139,7 @@ class Group:
             log.error("the group gave topics apart: %s", parts)
         consumer.assign(parts)
         consumer.pause(parts)
+        self._pulse.beat()
         self._on_assign(owned)
 
     def _revoked(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
@@ -154,6 +167,7 @@ class Readers:
             )
             for kind in DATA_PLANE_INPUTS
         }
+        self._pulses = {kind: Pulse(self._question(kind)) for kind in DATA_PLANE_INPUTS}
         self._parts: set[int] = set()
         self._paused: set[tuple[str, int]] = set()
 
@@ -180,10 +194,17 @@ class Readers:
             self._paused.discard((kind, partition))
 
     def read(self, kind: str, limit: int, timeout_s: float) -> dict[int, Fetched]:
-        """Return up to `limit` messages by partition; waits the whole time unless there are as many."""
+        """Return up to `limit` messages by partition; waits the whole time unless there are as many.
+
+        Raises BrokerUnavailable where the client of this topic lost the cluster, SnapshotInvalid where the offsets are gone.
+        """
         messages: list[Any] = self._consumers[kind].consume(limit, timeout_s)
+        pulse = self._pulses[kind]
         if not messages:
+            if pulse.is_lost():
+                raise lost(self._settings, f"reader of {kind}")
             return {}
+        pulse.beat()
         groups: dict[int, list[Any]] = {}
         if len(self._parts) == 1:
             groups[next(iter(self._parts))] = messages
@@ -208,6 +229,10 @@ class Readers:
         """Let go of every partition."""
         for consumer in self._consumers.values():
             consumer.close()
+
+    def _question(self, kind: str) -> Ask:
+        consumer, topic = self._consumers[kind], self._settings.topic(kind)
+        return lambda timeout_s: consumer.list_topics(topic, timeout=timeout_s)
 
     def _fetched(self, messages: list[Any]) -> Fetched:
         errors = [(at, error) for at, error in enumerate([message.error() for message in messages]) if error is not None]

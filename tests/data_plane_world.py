@@ -72,9 +72,9 @@ def committed(settings: Settings) -> dict[str, dict[int, int]]:
     return {kind: transport.committed(settings.monitor_group, settings.topic(kind)) for kind in ("predictions", "labels")}
 
 
-def wait_committed(settings: Settings, failures: list[BaseException]) -> None:
+def wait_committed(settings: Settings, failures: list[BaseException], wait_s: float = WAIT_S) -> None:
     transport = KafkaTransport(settings)
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + wait_s
     while True:
         if failures:
             raise failures[0]

@@ -214,6 +214,7 @@ def test_a_broker_restart_loses_and_doubles_nothing(topics: Settings, broker: Br
             time.sleep(0.01)
         assert local.stop()
         assert local.start().bootstrap_servers == broker.bootstrap_servers
-        wait_committed(settings, failures)
+        # Clients that an outage left deaf are found out by questions that stay without an answer, one after the other.
+        wait_committed(settings, failures, 120.0)
     assert plane.progress.commits > 10
     assert told(settings) == told_in_memory(settings)
