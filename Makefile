@@ -14,10 +14,11 @@ help: ## list the targets
 prerequisites: # say once, and at once, what this machine lacks
 	@sh deploy/prerequisites.sh $(PYTHON) $(PREREQUISITES)
 
+# Not compiled ahead: a quarter of the time went into byte code of which most is never imported.
 $(STAMP): pyproject.toml constraints.txt deploy/prerequisites.sh
 	@sh deploy/prerequisites.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[all,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt $(PIP_ARGS) --editable '.[all,test]'
 	@touch $@
 
 install: $(STAMP) ## make .venv with everything (PIP_ARGS="--extra-index-url URL" picks another torch build)
