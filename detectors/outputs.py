@@ -34,7 +34,7 @@ def store_outputs(rows: Predictions, table: ModelTable, inspector: Inspector, pi
     new = {pair for pair, number in known.items() if number is None}
     if not new:
         # What is stored of a number is the number itself.
-        return rows, rows.numbers if rows.numbers is not None else translated(rows.slot, rows.outputs, known), fresh
+        return rows, rows.numbers if rows.numbers is not None else translated(rows.slot, rows.outputs, None, known), fresh
     slots = rows.slot.tolist()
     got: list[Any] = [known[pair] for pair in zip(slots, rows.outputs, strict=True)]
     switched: set[int] = set()
@@ -106,7 +106,7 @@ def place_classes(fresh: Fresh, joined: Any, slots: Ints, table: ModelTable) -> 
 
 def output_indices(stored: Floats, slots: Ints, table: ModelTable) -> Floats:
     """Return the class index of each stored output, or the number itself for regression."""
-    return _indices((slots, stored.tolist(), stored), table, _by_stored)
+    return _indices((slots, stored, stored), table, _by_stored)
 
 
 def label_indices(values: list[Any], numbers: Floats | None, slots: Ints, table: ModelTable) -> Floats:
@@ -114,9 +114,11 @@ def label_indices(values: list[Any], numbers: Floats | None, slots: Ints, table:
     return _indices((slots, values, numbers), table, lambda model: model.index)
 
 
-def _indices(rows: tuple[Ints, list[Any], Floats | None], table: ModelTable, index_of: Callable[[Model], dict[Any, int]]) -> Floats:
+def _indices(
+    rows: tuple[Ints, list[Any] | Floats, Floats | None], table: ModelTable, index_of: Callable[[Model], dict[Any, int]]
+) -> Floats:
     """Return the index of each value, that after the last for an unknown one; for a regression or classes 0, 1, 2, ... the value itself."""
-    slots, _, numbers = rows
+    numbers = rows[2]
     if numbers is not None and table.facts().regress.all():
         return numbers
     found: dict[Spot, float] = {}
@@ -126,7 +128,7 @@ def _indices(rows: tuple[Ints, list[Any], Floats | None], table: ModelTable, ind
         found[slot, value] = value if plain else index_of(model).get(value, len(model.classes))
     if numbers is not None and all(value == index for (_, value), index in found.items()):
         return numbers
-    return translated(slots, rows[1], found)
+    return translated(*rows, found)
 
 
 def marks_of(values: list[Any], numbers: Floats | None) -> Marks:

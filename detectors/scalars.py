@@ -31,22 +31,44 @@ def numbers_of(values: Sequence[Any] | NDArray[Any]) -> Floats | None:
     return None
 
 
-def distinct(slots: Ints, values: Sequence[Any], numbers: Floats | None) -> set[Spot]:
+def distinct(slots: Ints, values: Sequence[Any] | Floats, numbers: Floats | None) -> set[Spot]:
     """Return the pairs of model slot and value that occur; `numbers` as `numbers_of` gives."""
-    if len(slots) < FEW:
-        return set(zip(slots.tolist(), values, strict=True))
-    first, last = int(slots.min()), int(slots.max())
-    if numbers is not None and numbers.min() >= 0 and (numbers.max() + 1) * (last + 1) <= MAX_CELLS:
-        whole = numbers.astype(np.int64)
-        if (whole == numbers).all():
-            width = int(whole.max()) + 1
-            cells = np.bincount(slots * width + whole).nonzero()[0].tolist()
-            return {divmod(cell, width) for cell in cells}
-    if first == last:
-        return {(first, value) for value in set(values)}
-    return set(zip(slots.tolist(), values, strict=True))
+    if len(slots) >= FEW:
+        cells = _cells(slots, numbers)
+        if cells is not None:
+            return {divmod(cell, cells[1]) for cell in np.bincount(cells[0]).nonzero()[0].tolist()}
+    said = _listed(values)
+    first = int(slots[0]) if len(slots) else -1
+    if (slots == first).all():
+        return {(first, value) for value in set(said)}
+    return set(zip(slots.tolist(), said, strict=True))
 
 
-def translated(slots: Ints, values: Sequence[Any], found: dict[Spot, float]) -> Floats:
-    """Return for each row what `found` says of its slot and value."""
-    return np.fromiter(map(found.__getitem__, zip(slots.tolist(), values, strict=True)), np.float64, len(values))
+def translated(slots: Ints, values: Sequence[Any] | Floats, numbers: Floats | None, found: dict[Spot, float]) -> Floats:
+    """Return for each row what `found` says of its slot and value; it has what `distinct` gives of the same rows."""
+    cells = _cells(slots, numbers) if len(slots) >= FEW else None
+    if cells is not None:
+        table = np.zeros(max((slot + 1) * cells[1] for slot, _ in found))
+        for (slot, value), number in found.items():
+            table[slot * cells[1] + int(value)] = number
+        return table.take(cells[0])
+    said = _listed(values)
+    if len({slot for slot, _ in found}) == 1:
+        by_value = {value: number for (_, value), number in found.items()}
+        return np.fromiter(map(by_value.__getitem__, said), np.float64, len(slots))
+    return np.fromiter(map(found.__getitem__, zip(slots.tolist(), said, strict=True)), np.float64, len(slots))
+
+
+def _cells(slots: Ints, numbers: Floats | None) -> tuple[Ints, int] | None:
+    """Return a whole number for each row, slot times width plus value, and the width; None where values are no small whole numbers."""
+    if numbers is None or not numbers.min() >= 0 or not (numbers.max() + 1) * (int(slots.max()) + 1) <= MAX_CELLS:
+        return None
+    whole = numbers.astype(np.int64)
+    if not (whole == numbers).all():
+        return None
+    width = int(whole.max()) + 1
+    return slots * width + whole, width
+
+
+def _listed(values: Sequence[Any] | Floats) -> Sequence[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else values

@@ -24,6 +24,9 @@ class Scorekeeper:
         """Add rows; yield (version slot, row index) whenever a window is full, and expect `turn` before going on."""
         if not len(slot):
             return
+        if (slot == slot[0]).all():
+            yield from self._alone(slot, rows, regression(int(slot[0])))
+            return
         numbers = {one: regression(one) for one in set(slot.tolist())}
         is_number = np.array([numbers[one] for one in slot.tolist()]) if any(numbers.values()) else None
         marks = self.windows.marks(slot, rows, is_number)
@@ -33,12 +36,21 @@ class Scorekeeper:
             self.windows.add(marks, slice(None))
             return
         window = (count - 1) // self.every_rows
-        alone = len(numbers) == 1
         for number in range(int(window.max()) + 1):
-            # Of a single version a window is one stretch, which needs no copy.
-            chosen = slice(*np.searchsorted(window, (number, number + 1)).tolist()) if alone else window == number
-            self.windows.add(marks, chosen)
+            self.windows.add(marks, window == number)
             yield from ((int(slot[row]), row) for row in closing[window[closing] == number].tolist())
+
+    def _alone(self, slot: Ints, rows: JoinedRows, is_number: bool) -> Iterator[Full]:
+        """Add rows of a single version, of which a window is one stretch that needs no search and no copy."""
+        one, count = int(slot[0]), len(slot)
+        marks = self.windows.marks(slot, rows, np.ones(count, np.bool_) if is_number else None)
+        start, stop = 0, self.every_rows - int(self.windows.rows[one])
+        while stop <= count:
+            self.windows.add(marks, slice(start, stop))
+            yield one, stop - 1
+            start, stop = stop, stop + self.every_rows
+        if start < count:
+            self.windows.add(marks, slice(start, count))
 
     def turn(self, slot: int) -> tuple[Window, Window]:
         """Begin a version's next window; return the one that is full, and the total with it."""
@@ -57,8 +69,6 @@ class Scorekeeper:
 
 def _ranks(slot: Ints) -> Ints:
     """Return how many earlier rows have the same slot."""
-    if (slot == slot[0]).all():
-        return np.arange(len(slot))
     by_slot = np.argsort(slot, kind="stable")
     ordered = slot[by_slot]
     starts = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(ordered[1:] != ordered[:-1]) + 1))
