@@ -24,6 +24,8 @@ REBUILD_ROWS = 65_536
 # A sparse table costs up to 16 bytes a row, and most searches end at the first place: every further step costs a dozen numpy calls.
 MAX_LOAD = 0.5
 START_LOAD = 0.25
+# Searches that go on beyond this number are ended one by one.
+FEW = 24
 WIDEST = 64
 COLUMNS: dict[str, Any] = {
     "order": np.int64,
@@ -83,22 +85,39 @@ class Pending:
         if self.head == self.tail or not len(ids):
             return found
         mask, held = len(self._table) - 1, self._ids.ravel()
-        low, high = ids[:, 0], ids[:, 1]
-        slots = (low & np.uint64(mask)).view(np.int64)
+        slots = (ids[:, 0] & np.uint64(mask)).view(np.int64)
         entries = self._table.take(slots)
         active = entries.nonzero()[0]
-        entries = entries[active]
-        while len(active):
+        low, slots, entries = ids[:, 0].take(active), slots.take(active), entries.take(active)
+        while len(active) > FEW:
             rows = entries + np.int64(self._base - 1)
             at = (rows & self._mask) << 1
-            hit = (held.take(at) == low.take(active)) & (held.take(at + 1) == high.take(active)) & (rows >= self.tail)
-            found[active[hit]] = rows[hit]
-            active = active[~hit]
-            slots[active] = following = (slots.take(active) + 1) & mask
-            entries = self._table.take(following)
+            other = held.take(at) != low
+            hit = (~other).nonzero()[0]
+            if len(hit):
+                mine, whose = rows.take(hit), active.take(hit)
+                sure = (held.take(at.take(hit) + 1) == ids[:, 1].take(whose)) & (mine >= self.tail)
+                found[whose[sure]] = mine[sure]
+                other[hit[~sure]] = True
+            left = other.nonzero()[0]
+            slots = (slots.take(left) + 1) & mask
+            entries = self._table.take(slots)
             on = entries.nonzero()[0]
-            active, entries = active[on], entries[on]
+            left = left.take(on)
+            active, low, slots, entries = active.take(left), low.take(left), slots.take(on), entries.take(on)
+        for one, slot in zip(active.tolist(), slots.tolist(), strict=True):
+            found[one] = self._find_one(ids[one].tolist(), slot)
         return found
+
+    def _find_one(self, ident: list[int], slot: int) -> int:
+        """Return the row of an id, searched from a place of the table on."""
+        table, mask = self._table, len(self._table) - 1
+        while (entry := table.item(slot)) != 0:
+            row = entry + self._base - 1
+            if row >= self.tail and self._ids[row & self._mask].tolist() == ident:
+                return row
+            slot = (slot + 1) & mask
+        return -1
 
     def column(self, name: str, rows: Ints) -> NDArray[Any]:
         """Return one column at `rows`."""
@@ -169,6 +188,20 @@ class Pending:
             wider[:, : self.width] = self._scores
             self._scores, self.width = wider, width
 
+    def packed(self, first: int, stop: int) -> tuple[bytes, bytes, list[bytes]]:
+        """Return ids, scores and columns of the rows [first, stop) as bytes."""
+        mask = self._mask
+        parts = [slice(begin & mask, ((end - 1) & mask) + 1) for begin, end in self._stretches(first, stop)]
+        arrays: list[NDArray[Any]] = [self._ids, self._scores, *self._columns.values()]
+        ids, scores, *columns = [b"".join([array[part].tobytes() for part in parts]) for array in arrays]
+        return ids, scores, columns
+
+    def _stretches(self, first: int, stop: int) -> list[tuple[int, int]]:
+        """Return the rows [first, stop) as stretches that lie in a row in the ring, at most two."""
+        turn = (first | self._mask) + 1
+        parts = [(first, min(stop, turn)), (turn, stop)]
+        return [(begin, end) for begin, end in parts if begin < end]
+
     def resume(self, tail: int, head: int) -> None:
         """Start an empty buffer whose rows from `tail` to `head` are then filled by `put`, and found after `reindex`."""
         self.tail = self._base = tail
@@ -197,13 +230,12 @@ class Pending:
             return
         while capacity < count:
             capacity *= 2
-        rows = np.arange(self.tail, self.head)
-        old, new = rows & self._mask, rows & (capacity - 1)
-        self._ids = _moved(self._ids, old, new, capacity)
-        self._marks = _moved(self._marks, old, new, capacity)
-        self._scores = _moved(self._scores, old, new, capacity)
+        parts = self._stretches(self.tail, self.head)
+        self._ids = _moved(self._ids, parts, capacity)
+        self._marks = _moved(self._marks, parts, capacity)
+        self._scores = _moved(self._scores, parts, capacity)
         for name in self._columns:
-            self._columns[name] = _moved(self._columns[name], old, new, capacity)
+            self._columns[name] = _moved(self._columns[name], parts, capacity)
         self._mask = capacity - 1
 
     def _rebuild(self) -> None:
@@ -224,23 +256,33 @@ class Pending:
         entries = (rows - (self._base - 1)).astype(np.uint32)
         slots = (self._ids.ravel().take((rows & self._mask) << 1) & np.uint64(mask)).view(np.int64)
         oldest = self.tail - (self._base - 1)
-        while len(entries):
+        while len(entries) > FEW:
             there = self._table.take(slots)
             free = (there < oldest).nonzero()[0]
-            mine, places = entries[free], slots[free]
+            mine, places = entries.take(free), slots.take(free)
             self._table[places] = mine
             won = self._table.take(places) == mine
-            self._used += int(np.count_nonzero(won & (there[free] == 0)))
-            left = np.ones(len(entries), np.bool_)
-            left[free[won]] = False
-            entries, slots = entries[left], (slots[left] + 1) & mask
+            self._used += int(np.count_nonzero(won & (there.take(free) == 0)))
+            taken = np.ones(len(entries), np.bool_)
+            taken[free[won]] = False
+            left = taken.nonzero()[0]
+            entries, slots = entries.take(left), (slots.take(left) + 1) & mask
+        table = self._table
+        for entry, slot in zip(entries.tolist(), slots.tolist(), strict=True):
+            at = slot
+            while (old := table.item(at)) >= oldest:
+                at = (at + 1) & mask
+            self._used += old == 0
+            table[at] = entry
 
 
-def _moved(array: NDArray[Any], old: Ints, new: Ints, capacity: int) -> NDArray[Any]:
+def _moved(array: NDArray[Any], parts: list[tuple[int, int]], capacity: int) -> NDArray[Any]:
     moved = np.zeros((capacity, *array.shape[1:]), array.dtype)
-    for first in range(0, len(old), REBUILD_ROWS):
-        part = slice(first, first + REBUILD_ROWS)
-        moved[new[part]] = array[old[part]]
+    mask = len(array) - 1
+    for first, stop in parts:
+        # Whoever does not cross the end of the smaller ring does not cross that of the larger one.
+        old, new = first & mask, first & (capacity - 1)
+        moved[new : new + stop - first] = array[old : old + stop - first]
     return moved
 
 

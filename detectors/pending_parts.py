@@ -97,9 +97,8 @@ class PendingParts:
         self._pieces = []
 
     def _rows(self, first: int, stop: int) -> bytes:
-        rows, pending = np.arange(first, stop), self.pending
-        columns = [pending.column(name, rows).tobytes() for name in COLUMNS]
-        return _encode((first, stop, pending.width, pending.ids(rows).tobytes(), pending.scores(rows).tobytes(), columns))
+        ids, scores, columns = self.pending.packed(first, stop)
+        return _encode((first, stop, self.pending.width, ids, scores, columns))
 
     def _marks(self, cell: int) -> bytes:
         rows = np.arange(cell * GRID_ROWS, min((cell + 1) * GRID_ROWS, self.pending.head))
