@@ -104,22 +104,19 @@ class Monitor:
         sources = {"models": batch.models, "predictions": batch.predictions, "labels": batch.labels}
         stamps = [np.fromiter(source.timestamps_ms, np.int64, len(source)) for source in sources.values()]
         times = [self._stream_times(kind, stamps_ms) for kind, stamps_ms in zip(sources, stamps, strict=True)]
-        ranks = []
-        for at, mine in enumerate(times):
-            rank = np.arange(len(mine))
-            for other, theirs in enumerate(times):
-                if other != at and len(theirs) and len(mine):
-                    rank = rank + theirs.searchsorted(mine, side="right" if other < at else "left")
-            ranks.append(rank)
-        merged = np.empty(len(batch), np.int64)
-        for rank, mine in zip(ranks, times, strict=True):
-            merged[rank] = mine
-        merged = np.maximum.accumulate(np.maximum(merged, self.now_ms))
+        joined = np.concatenate(times)
+        # A stable sort takes what comes first at equal time, and merges runs that are in order as they are.
+        places = joined.argsort(kind="stable")
+        orders = np.empty(len(places), np.int64)
+        orders[places] = np.arange(self.order, self.order + len(places))
+        late = np.maximum(joined, self.now_ms)
+        merged = late[places]
         self._disputes.clock = merged, self.order
-        made = [
-            Piece(topic_name(self.prefix, kind), source, 0, len(source), rank + self.order, merged[rank], stamps_ms)
-            for (kind, source), rank, stamps_ms in zip(sources.items(), ranks, stamps, strict=True)
-        ]
+        made, start = [], 0
+        for (kind, source), stamps_ms in zip(sources.items(), stamps, strict=True):
+            part = slice(start, start + len(source))
+            made.append(Piece(topic_name(self.prefix, kind), source, 0, len(source), orders[part], late[part], stamps_ms))
+            start = part.stop
         self.order += len(batch)
         if len(merged):
             self.now_ms = int(merged[-1])

@@ -37,9 +37,12 @@ class TopicLog(Generic[T]):
         """Add records in offset order."""
         if not self:
             self.items, self.timestamps_ms, self.times_ms, self.start = [], [], [], 0
-        times = list(accumulate(timestamps_ms, max, initial=self.time_ms))
+        times = timestamps_ms
+        # A sort of what is in order is a tenth of the running maximum, which is then the time stamps themselves.
+        if timestamps_ms[0] < self.time_ms or timestamps_ms != sorted(timestamps_ms):
+            times = list(accumulate(timestamps_ms, max, initial=self.time_ms))
+            del times[0]
         self.time_ms = times[-1]
-        del times[0]
         self.items += items
         self.timestamps_ms += timestamps_ms
         self.times_ms += times
