@@ -21,6 +21,8 @@ LEAST_ROWS = 16
 # The records are copied once more; beyond this they are decoded one by one.
 MOST_BYTES = 64 * 1024 * 1024
 LABEL_FIELDS = 4
+# From here on comparing words, which copies nothing, is faster than comparing bytes.
+LONG_WORDS = 8
 MOST_SCORES = 15
 NIL, FALSE, TRUE, FLOAT64 = 0xC0, 0xC2, 0xC3, 0xCB
 LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
@@ -83,7 +85,13 @@ class _Rows:
 
     def check(self) -> None:
         """Compare with the first record all that no column was read from."""
-        for start, stop in (*self._fixed, (self._begin, self.size)):
+        for begin, stop in (*self._fixed, (self._begin, self.size)):
+            start, whole = begin, (stop - begin) // 8
+            if whole >= LONG_WORDS:
+                words = np.ndarray((self.count, whole), np.uint64, self._joined, start, (self.size, 8))
+                if (words != words[0]).any():
+                    raise Unlike
+                start += 8 * whole
             if start < stop and self._bytes(start, stop).tobytes() != self.first[start:stop] * self.count:
                 raise Unlike
 

@@ -154,8 +154,7 @@ class Bank:
         with np.errstate(over="ignore", invalid="ignore"):
             np.subtract(values, self.center[lanes], out=z)
             z *= self.factor[lanes]
-        np.minimum(z, self.limit, out=z)
-        np.maximum(z, -self.limit, out=z)
+        np.clip(z, -self.limit, self.limit, out=z)
         np.rint(z, out=z)
         return z
 

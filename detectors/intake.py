@@ -241,9 +241,9 @@ class Intake:
 
     def _suspects(self, rows: Predictions, wrong: Wrong) -> list[int]:
         for _, at, values in rows.groups:
-            odd = np.abs(values) > FLOAT32_MAX
-            if odd.any():
-                wrong[at[odd.any(axis=1)]] = True
+            # The two ends say it of all, as long as nothing is missing.
+            if values.size and not -FLOAT32_MAX <= values.min() <= values.max() <= FLOAT32_MAX:
+                wrong[at[(np.abs(values) > FLOAT32_MAX).any(axis=1)]] = True
         wrong |= strange_outputs(rows.outputs, rows.numbers, rows.slot, self.table)
         return wrong.nonzero()[0].tolist()
 
