@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..schemas.layouts import PACKED_FIELDS, Decode, Layout, packed_label_tuples, packed_tuples
 from .columns import Floats
 from .decoding import PACKED_START, REFUSED, fits
+from .pieces import Keys
 
 LEAST_ROWS = 16
 # The records are copied once more; beyond this they are decoded one by one.
@@ -35,7 +36,7 @@ class Unlike(Exception):
     """Say that records are not all of one form, or of a form that is not read here."""
 
 
-def alike_predictions(values: Sequence[bytes], keys: Sequence[bytes], layout: Layout, limit: int) -> tuple[Columns, Floats]:
+def alike_predictions(values: Sequence[bytes], keys: Keys, layout: Layout, limit: int) -> tuple[Columns, Floats]:
     """Return the columns of packed predictions, as `prediction_columns` has them, and their features; raises Unlike.
 
     The models are those that the keys name, so their column is None; a column of numbers may be an array.
@@ -54,7 +55,7 @@ def alike_predictions(values: Sequence[bytes], keys: Sequence[bytes], layout: La
     return (None, [rows.told[1]] * rows.count, idents, seconds, outputs, scores, latencies), features
 
 
-def alike_labels(values: Sequence[bytes | None], keys: Sequence[bytes], limit: int) -> Columns:
+def alike_labels(values: Sequence[bytes | None], keys: Keys, limit: int) -> Columns:
     """Return the columns of packed labels, as `label_columns` has them, but None for the models: the keys name them; raises Unlike."""
     rows = _Rows(values, limit, PACKED_START + LABEL_FIELDS, packed_label_tuples())
     rows.models(keys)
@@ -99,18 +100,18 @@ class _Rows:
         """Pass a field that is the same in all records."""
         self._at = self._body()[1]
 
-    def models(self, keys: Sequence[bytes]) -> None:
+    def models(self, keys: Keys) -> None:
         """Pass a text that is the record's key."""
         start, stop = self._body()
-        if keys.count(keys[0]) == self.count:
-            # The keys are one, and `check` sees to it that the names are.
-            if self.first[start:stop] != keys[0]:
+        if len(keys.different) == 1:
+            # `check` sees to it that the names are one as well.
+            if self.first[start:stop] != keys.each[0]:
                 raise Unlike
             self._at = stop
             return
         self._vary(start, stop)
-        same_size = list(map(len, keys)).count(stop - start) == self.count
-        if not same_size or self._bytes(start, stop).tobytes() != b"".join(keys):
+        same_size = {len(key) for key in keys.different} == {stop - start}
+        if not same_size or self._bytes(start, stop).tobytes() != b"".join(keys.each):
             raise Unlike
 
     def texts(self) -> list[bytes]:

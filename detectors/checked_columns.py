@@ -15,6 +15,7 @@ from .admission import FLOAT32_MAX, MAX_TEXT_BYTES, seconds
 from .columns import Floats, Ints
 from .model_table import KIND_CODES, ModelTable, kind_of
 from .pending import WIDEST, Ids
+from .pieces import Labels, Predictions
 from .scalars import distinct
 
 Wrong = NDArray[np.bool_]
@@ -146,14 +147,16 @@ def strange_names(names: list[str], expected: Sequence[str | None]) -> list[bool
     return [] if names == expected else [name != said for name, said in zip(names, expected, strict=True)]
 
 
-def strange_outputs(outputs: list[Any], numbers: Floats | None, slots: Ints, table: ModelTable) -> Wrong:
+def strange_outputs(rows: Predictions, table: ModelTable) -> Wrong:
     """Return which outputs are of another kind than the model's others, no class of its signature, or not finite."""
-    return _unlike(outputs, numbers, slots, table.facts().kinds, table.facts().lookups) | strange_labels(outputs, numbers)
+    facts = table.facts()
+    wrong = _unlike((rows.slot, rows.outputs, rows.numbers), rows.types, facts.kinds, facts.lookups)
+    return wrong | strange_labels(rows.outputs, rows.numbers)
 
 
-def _unlike(values: list[Any], numbers: Floats | None, slots: Ints, kinds: Ints, known: Sequence[Any]) -> Wrong:
+def _unlike(rows: tuple[Ints, list[Any], Floats | None], types: set[type], kinds: Ints, known: Sequence[Any]) -> Wrong:
     """Return which values are of another kind than their model's outputs, or not known: the kind and the known values of each slot."""
-    types = set(map(type, values))
+    slots, values, _ = rows
     found = {KINDS[kind] for kind in types}
     mine = kinds[slots]
     if len(found) == 1:
@@ -162,25 +165,25 @@ def _unlike(values: list[Any], numbers: Floats | None, slots: Ints, kinds: Ints,
         wrong = mine != np.fromiter((KIND_CODES[KINDS[type(value)]] for value in values), np.int64, len(values))
     if all(lookup is None for lookup in known):
         return wrong
-    new = {
-        (slot, value) for slot, value in distinct(slots, values, numbers) if known[slot] is not None and value not in known[slot]
-    }
+    new = {(slot, value) for slot, value in distinct(*rows) if known[slot] is not None and value not in known[slot]}
     if new:
         wrong |= np.array([pair in new for pair in zip(slots.tolist(), values, strict=True)])
     return wrong
 
 
-def strange_pairs(values: list[Any], numbers: Floats | None, slots: Ints, table: ModelTable) -> Wrong:
+def strange_pairs(labels: Labels, table: ModelTable) -> Wrong:
     """Return which labels cannot be judged by column: null, of an unknown model, of another kind, or of a class not seen so far."""
+    slots, values, numbers = labels.slot, labels.values, labels.numbers
     unknown = slots < 0
     facts = table.facts()
     if not unknown.any():
-        return _unlike(values, numbers, slots, facts.kinds, facts.indices)
+        return _unlike((slots, values, numbers), labels.types, facts.kinds, facts.indices)
     wrong = unknown.copy()
     known = np.flatnonzero(~unknown)
     if len(known):
         rest = [values[at] for at in known.tolist()]
-        wrong[known] = _unlike(rest, None if numbers is None else numbers[known], slots[known], facts.kinds, facts.indices)
+        some = slots[known], rest, None if numbers is None else numbers[known]
+        wrong[known] = _unlike(some, labels.types, facts.kinds, facts.indices)
     return wrong
 
 

@@ -30,8 +30,8 @@ from .decoding import FEATURES, JSON_START, REFUSED, columns_of_packed, first_by
 from .inspection import Inspector, Odd, no_nan
 from .model_table import ModelTable
 from .pending import Ids
-from .pieces import Labels, Piece, Predictions, no_labels, no_predictions
-from .scalars import numbers_of
+from .pieces import Keys, Labels, Piece, Predictions, no_labels, no_predictions
+from .scalars import numbers_of, types_of
 
 
 class Reader(NamedTuple):
@@ -77,11 +77,10 @@ class Intake:
         """Return the sound labels of a piece; the others are with the inspector's refusals."""
         if piece.stop == piece.start:
             return no_labels()
-        values, keys = piece.source.values[piece.start : piece.stop], piece.source.keys[piece.start : piece.stop]
-        limit = min(self.max_value_bytes, MAX_LABEL_BYTES)
-        if not _distinct(keys) - self._slots.keys():
+        values, limit = piece.source.values[piece.start : piece.stop], min(self.max_value_bytes, MAX_LABEL_BYTES)
+        if not piece.keys().different - self._slots.keys():
             with suppress(Unlike):
-                return self._label_columns(piece, alike_labels(values, cast(list[bytes], keys), limit), None, keys)
+                return self._label_columns(piece, alike_labels(values, piece.keys(), limit), None)
         rows = label_rows(values, limit)
         kept = None
         if None in rows:
@@ -90,10 +89,10 @@ class Intake:
                 rows[row] = None if event is None else label_columns(event)
             if None in rows:
                 kept = np.array([row for row, found in enumerate(rows) if found is not None], np.int64)
-                rows, keys = [row for row in rows if row is not None], [keys[row] for row in kept.tolist()]
+                rows = [row for row in rows if row is not None]
                 if not rows:
                     return no_labels()
-        return self._label_columns(piece, tuple(zip(*rows, strict=True)), kept, keys)
+        return self._label_columns(piece, tuple(zip(*rows, strict=True)), kept)
 
     def _know(self, slot: int) -> Reader:
         model = self.table.models[slot]
@@ -107,8 +106,8 @@ class Intake:
     def _decode(self, piece: Piece) -> tuple[Columns, Sequence[bytes] | Floats, list[int]]:
         """Return columns and features of the sound records, and the indices of the refused ones."""
         values = cast(list[bytes], piece.source.values[piece.start : piece.stop])
-        keys = cast(list[bytes], piece.source.keys[piece.start : piece.stop])
-        new = _distinct(keys) - self._readers.keys()
+        keys = piece.keys()
+        new = keys.different - self._readers.keys()
         if not new:
             with suppress(Unlike):
                 return *self._alike(values, keys), []
@@ -122,11 +121,11 @@ class Intake:
                 return columns_of_packed(columns), columns[FEATURES], []
             rows, features = _opened(packed)
         else:
-            rows, features = self._sorted_out(values, keys)
+            rows, features = self._sorted_out(values, keys.each)
         refused = []
         if None in rows:
             for row in [row for row, found in enumerate(rows) if found is None]:
-                rows[row], features[row] = self._one(piece, piece.start + row, keys[row] in new)
+                rows[row], features[row] = self._one(piece, piece.start + row, keys.each[row] in new)
                 if rows[row] is None:
                     refused.append(piece.start + row)
             if refused:
@@ -136,17 +135,17 @@ class Intake:
                 )
         return tuple(zip(*rows, strict=True)), features, refused
 
-    def _alike(self, values: list[bytes], keys: list[bytes]) -> tuple[Columns, Floats]:
+    def _alike(self, values: list[bytes], keys: Keys) -> tuple[Columns, Floats]:
         layouts = self._layouts(keys)
         if len(layouts) > 1:
             raise Unlike
         return alike_predictions(values, keys, layouts[0], self.max_value_bytes)
 
-    def _layouts(self, keys: list[bytes]) -> list[Layout]:
+    def _layouts(self, keys: Keys) -> list[Layout]:
         """Return the layout of all the keys, or one for each."""
         readers = self._readers
-        found = list({readers[key].layout for key in _distinct(keys)})
-        return found if len(found) == 1 else [readers[key].layout for key in keys]
+        found = list({readers[key].layout for key in keys.different})
+        return found if len(found) == 1 else [readers[key].layout for key in keys.each]
 
     def _sorted_out(self, values: list[bytes], keys: list[bytes]) -> tuple[list[Any], list[bytes]]:
         """Decode what is JSON and what is packed, each at once; other forms, unknown keys and what is too large is left as None."""
@@ -162,7 +161,7 @@ class Intake:
         for mine in (json, packed):
             if not mine:
                 continue
-            some, layouts = [values[at] for at in mine], self._layouts([keys[at] for at in mine])
+            some, layouts = [values[at] for at in mine], self._layouts(Keys.of([keys[at] for at in mine]))
             found = json_rows(some, layouts) if mine is json else _opened(packed_rows(some, layouts, first_byte(some, limit)))
             for at, row, raw in zip(mine, *found, strict=True):
                 rows[at], features[at] = row, raw
@@ -192,11 +191,10 @@ class Intake:
     def _columns(
         self, piece: Piece, found: Columns, features: Sequence[bytes] | Floats, kept: Ints | None
     ) -> tuple[Predictions, Wrong]:
-        keys: list[Any] = piece.source.keys[piece.start : piece.stop]
-        if kept is not None:
-            keys = [keys[at] for at in kept.tolist()]
+        keys = piece.keys(kept)
         models, versions, idents, seconds, outputs, scores_given, latencies = found
         slots, strange = self._slots_of(keys, models)
+        types = types_of(outputs)
         order, time_ms, stamps, offset = piece.columns(kept)
         ts, wrong = times(seconds, stamps)
         wrong |= self._odd_times(ts, stamps)
@@ -218,22 +216,24 @@ class Intake:
             latency_ms=latency,
             scores=scores,
             outputs=_listed(outputs),
-            numbers=numbers_of(outputs),
+            types=types,
+            numbers=numbers_of(outputs, types),
             groups=groups_of(self._layouts(keys), features),
         )
         return rows, wrong
 
-    def _slots_of(self, keys: list[bytes], models: Sequence[str] | None) -> tuple[Ints, list[bool]]:
+    def _slots_of(self, keys: Keys, models: Sequence[str] | None) -> tuple[Ints, list[bool]]:
         """Return the slots of known keys, and which models are not those that the keys say; nothing where all are.
 
         `models` is None where they are known to be.
         """
-        if keys.count(keys[0]) == len(keys):
-            name, slots = self._names[keys[0]], np.full(len(keys), self._slots[keys[0]])
+        each = keys.each
+        if len(keys.different) == 1:
+            name, slots = self._names[each[0]], np.full(len(each), self._slots[each[0]])
             same = models is None or models.count(name) == len(models)
             return slots, [] if same or models is None else [model != name for model in models]
-        slots = np.fromiter(map(self._slots.__getitem__, keys), np.int64, len(keys))
-        return slots, [] if models is None else strange_names(list(models), list(map(self._names.__getitem__, keys)))
+        slots = np.fromiter(map(self._slots.__getitem__, each), np.int64, len(each))
+        return slots, [] if models is None else strange_names(list(models), list(map(self._names.__getitem__, each)))
 
     def _odd_times(self, ts: Floats, stamps: Ints) -> Wrong:
         future = ts - stamps / 1000.0 > self.inspector.config.max_future_s
@@ -244,7 +244,7 @@ class Intake:
             # The two ends say it of all, as long as nothing is missing.
             if values.size and not -FLOAT32_MAX <= values.min() <= values.max() <= FLOAT32_MAX:
                 wrong[at[(np.abs(values) > FLOAT32_MAX).any(axis=1)]] = True
-        wrong |= strange_outputs(rows.outputs, rows.numbers, rows.slot, self.table)
+        wrong |= strange_outputs(rows, self.table)
         return wrong.nonzero()[0].tolist()
 
     def _judged(self, rows: Predictions, suspects: list[int], kept: Ints | None, piece: Piece) -> Predictions:
@@ -256,14 +256,14 @@ class Intake:
         keep[bad] = False
         return rows.take(keep)
 
-    def _label_columns(self, piece: Piece, found: Columns, kept: Ints | None, keys: list[Any]) -> Labels:
+    def _label_columns(self, piece: Piece, found: Columns, kept: Ints | None) -> Labels:
         models, idents, said, seconds = found
-        values = _listed(said)
-        slots, strange = self._slots_of(keys, None) if models is None else self._label_slots(keys, models)
+        values, types, keys = _listed(said), types_of(said), piece.keys(kept)
+        slots, strange = self._slots_of(keys, None) if models is None else self._label_slots(keys.each, models)
         order, time_ms, stamps, offset = piece.columns(kept)
         ts, wrong = times(seconds, stamps)
         wrong |= self._odd_times(ts, stamps)
-        as_numbers = numbers_of(said)
+        as_numbers = numbers_of(said, types)
         wrong |= strange_labels(values, as_numbers)
         if strange:
             wrong |= np.array(strange)
@@ -275,6 +275,7 @@ class Intake:
             ids=hashed(idents, self.table.hashes()[slots] if models is None else self._name_hashes(models, slots)),
             at=np.arange(piece.start, piece.stop) if kept is None else kept + piece.start,
             values=values,
+            types=types,
             numbers=as_numbers,
         )
         bad = [row for row in wrong.nonzero()[0].tolist() if self.inspector.label(piece, int(rows.at[row])) is None]
@@ -300,11 +301,6 @@ def _opened(packed: list[Any]) -> tuple[list[Any], list[bytes]]:
         [None if row is None else columns_of_packed(row) for row in packed],
         [b"" if row is None else row[FEATURES] for row in packed],
     )
-
-
-def _distinct(keys: list[Any]) -> set[Any]:
-    """Return the keys that occur: most batches have one, which a count tells without a hash of each."""
-    return {keys[0]} if keys.count(keys[0]) == len(keys) else set(keys)
 
 
 def _listed(values: Sequence[Any] | NDArray[Any]) -> list[Any]:

@@ -20,7 +20,7 @@ from .model_table import ModelTable
 from .outputs import Fresh, label_indices, marks_of, output_indices, place_classes
 from .pending import SUPERSEDED, NewRows, Pending
 from .pieces import Labels, Predictions
-from .scalars import numbers_of
+from .scalars import numbers_of, types_of
 
 Bools = NDArray[np.bool_]
 
@@ -48,8 +48,9 @@ class Joiner:
     def join(self, inputs: tuple[Predictions, Floats], labels: Labels, disputes: Disputes) -> tuple[Bools, Joined]:
         """Return which predictions are new, and the pairs; new rows are held and pairs marked."""
         predictions, stored = inputs
-        existing = self.pending.find(predictions.ids), self.pending.find(labels.ids)
-        odd, odd_labels, match = self._disputed(predictions, labels, existing)
+        match, odd, odd_labels = _matched(predictions, labels)
+        existing = self._existing(predictions, labels, match)
+        self._disputed((predictions, labels, match), existing, (odd, odd_labels))
         pairs: list[Pair] = []
         disputes.admitted, disputes.superseded = [], []
         if odd.any() or odd_labels.any():
@@ -116,28 +117,29 @@ class Joiner:
             ids, scores = ids[new], scores[new]
         self.pending.append(NewRows(ids, columns, scores.astype(np.float32)))
 
-    def _disputed(self, predictions: Predictions, labels: Labels, existing: tuple[Ints, Ints]) -> tuple[Bools, Bools, Ints]:
-        """Return which predictions and labels have no plain story, and each label's prediction in this piece, -1 without."""
-        low, label_low = predictions.ids[:, 0], labels.ids[:, 0]
-        places = low.argsort()
-        ordered = low[places]
-        odd = _repeated(ordered, places) | (existing[0] >= 0)
-        label_places = label_low.argsort()
-        sought = label_low[label_places]
-        match = np.full(len(labels), -1)
-        if len(low):
-            # A search for sorted values stays in the cache: four times as fast.
-            near = np.minimum(ordered.searchsorted(sought), len(low) - 1)
-            match[label_places] = np.where(ordered[near] == sought, places[near], -1)
+    def _existing(self, predictions: Predictions, labels: Labels, match: Ints) -> tuple[Ints, Ints]:
+        """Return the row held before this piece of each id of the predictions and of the labels, -1 without."""
+        rows = self.pending.find(predictions.ids)
+        here = match >= 0
+        if not here.any():
+            return rows, self.pending.find(labels.ids)
+        label_rows = rows[match]
+        # Where a label has the id of a prediction of this piece, all of it, the search would go the same way once more.
+        rest = (~here | (predictions.ids[:, 1][match] != labels.ids[:, 1])).nonzero()[0]
+        label_rows[rest] = self.pending.find(labels.ids[rest])
+        return rows, label_rows
+
+    def _disputed(self, rows: tuple[Predictions, Labels, Ints], existing: tuple[Ints, Ints], repeated: tuple[Bools, Bools]) -> None:
+        """Add to the predictions and labels that occur twice all others without a plain story."""
+        (predictions, labels, match), (odd, odd_labels) = rows, repeated
+        odd |= existing[0] >= 0
         if len(self.early):
-            odd |= np.isin(low, np.array(list(self.early.lows()), np.uint64))
-        odd_labels = _repeated(sought, label_places)
+            odd |= np.isin(predictions.ids[:, 0], np.array(list(self.early.lows()), np.uint64))
         odd_labels |= ~(self._waiting(predictions, labels, existing[1]) | self._follows(predictions, labels, match))
-        odd_labels |= strange_pairs(labels.values, labels.numbers, labels.slot, self.table)
+        odd_labels |= strange_pairs(labels, self.table)
         here = match >= 0
         odd_labels[here] |= odd[match[here]]
         odd[match[here & odd_labels]] = True
-        return odd, odd_labels, match
 
     def _waiting(self, predictions: Predictions, labels: Labels, rows: Ints) -> Bools:
         """Return which labels certainly find their row waiting, however many rows of this piece come before them."""
@@ -163,6 +165,19 @@ class Joiner:
         return found
 
 
+def _matched(predictions: Predictions, labels: Labels) -> tuple[Ints, Bools, Bools]:
+    """Return each label's prediction in this piece, -1 without, and which predictions and which labels have the id of another one."""
+    low, label_low = predictions.ids[:, 0], labels.ids[:, 0]
+    places, label_places = low.argsort(), label_low.argsort()
+    ordered, sought = low[places], label_low[label_places]
+    match = np.full(len(labels), -1)
+    if len(low):
+        # A search for sorted values stays in the cache: four times as fast.
+        near = np.minimum(ordered.searchsorted(sought), len(low) - 1)
+        match[label_places] = np.where(ordered[near] == sought, places[near], -1)
+    return match, _repeated(ordered, places), _repeated(sought, label_places)
+
+
 def _repeated(ordered: NDArray[np.uint64], places: Ints) -> Bools:
     found = np.zeros(len(ordered), np.bool_)
     if len(ordered) < 2:
@@ -177,7 +192,7 @@ def _repeated(ordered: NDArray[np.uint64], places: Ints) -> Bools:
 def _merged(plain: Joined, pairs: list[Pair]) -> Joined:
     if not pairs:
         if plain.numbers is None:
-            plain.numbers = numbers_of(plain.values)
+            plain.numbers = numbers_of(plain.values, types_of(plain.values))
         return plain
     rows = np.concatenate([plain.rows, np.array([pair.row for pair in pairs], np.int64)])
     order = np.concatenate([plain.order, np.array([pair.order for pair in pairs], np.int64)])
@@ -185,4 +200,4 @@ def _merged(plain: Joined, pairs: list[Pair]) -> Joined:
     values = [*plain.values, *(pair.value for pair in pairs)]
     by_order = np.argsort(order, kind="stable")
     values = [values[at] for at in by_order.tolist()]
-    return Joined(rows[by_order], order[by_order], offsets[by_order], values, numbers_of(values))
+    return Joined(rows[by_order], order[by_order], offsets[by_order], values, numbers_of(values, types_of(values)))

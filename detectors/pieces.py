@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,18 @@ from ..schemas.layouts import Layout
 from ..schemas.records import Slice
 from .columns import Floats, Ints
 from .pending import Ids
+
+
+class Keys(NamedTuple):
+    """Hold the keys of some records, and which there are."""
+
+    each: list[Any]
+    different: set[Any]
+
+    @classmethod
+    def of(cls, each: list[Any]) -> Keys:
+        """Return the keys of at least one record; most batches have one key, which a count tells without a hash of each."""
+        return cls(each, {each[0]} if each.count(each[0]) == len(each) else set(each))
 
 
 @dataclass(slots=True)
@@ -25,6 +37,15 @@ class Piece:
     order: Ints
     time_ms: Ints
     stamps_ms: Ints
+    _keys: Keys | None = field(default=None, init=False)
+
+    def keys(self, kept: Ints | None = None) -> Keys:
+        """Return the keys of the records, of those `kept` alone where it is given."""
+        if self._keys is None:
+            self._keys = Keys.of(self.source.keys[self.start : self.stop])
+        if kept is None:
+            return self._keys
+        return Keys.of([self._keys.each[at] for at in kept.tolist()])
 
     def columns(self, kept: Ints | None) -> tuple[Ints, Ints, Ints, Ints]:
         """Return order, stream time, time stamp and offset of the records, of those `kept` alone where it is given."""
@@ -42,7 +63,7 @@ class Piece:
 class Predictions:
     """Hold sound predictions in merged order. `groups`: layout, rows, values. `scores`: NaN where missing, at most WIDEST columns.
 
-    `numbers`: the outputs as numbers, None where some are texts.
+    `types` of the outputs, perhaps of more than are left; `numbers`: the outputs as numbers, None where some are texts.
     """
 
     order: Ints
@@ -56,6 +77,7 @@ class Predictions:
     latency_ms: Floats
     scores: Floats
     outputs: list[Any]
+    types: set[type]
     numbers: Floats | None
     groups: list[tuple[Layout, Ints, Floats]]
 
@@ -83,6 +105,7 @@ class Predictions:
             latency_ms=self.latency_ms[keep],
             scores=self.scores[keep],
             outputs=[self.outputs[at] for at in np.flatnonzero(keep).tolist()],
+            types=self.types,
             numbers=None if self.numbers is None else self.numbers[keep],
             groups=groups,
         )
@@ -90,7 +113,10 @@ class Predictions:
 
 @dataclass(slots=True)
 class Labels:
-    """Hold sound labels in merged order. `at`: index in the slice. `slot`: -1 for a model not known yet. `numbers`: as of Predictions."""
+    """Hold sound labels in merged order. `at`: index in the slice. `slot`: -1 for a model not known yet.
+
+    `types` and `numbers` of the values, as of the outputs of Predictions.
+    """
 
     order: Ints
     time_ms: Ints
@@ -99,6 +125,7 @@ class Labels:
     ids: Ids
     at: Ints
     values: list[Any]
+    types: set[type]
     numbers: Floats | None
 
     def __len__(self) -> int:
@@ -115,6 +142,7 @@ class Labels:
             ids=self.ids[keep],
             at=self.at[keep],
             values=[self.values[at] for at in np.flatnonzero(keep).tolist()],
+            types=self.types,
             numbers=None if self.numbers is None else self.numbers[keep],
         )
 
@@ -123,11 +151,11 @@ def no_predictions() -> Predictions:
     """Return no rows."""
     ints, floats = np.zeros(0, np.int64), np.zeros(0)
     return Predictions(
-        ints, ints, ints, ints, ints, np.zeros((0, 2), np.uint64), floats, floats, floats, np.zeros((0, 0)), [], floats, []
+        ints, ints, ints, ints, ints, np.zeros((0, 2), np.uint64), floats, floats, floats, np.zeros((0, 0)), [], set(), floats, []
     )
 
 
 def no_labels() -> Labels:
     """Return no rows."""
     ints = np.zeros(0, np.int64)
-    return Labels(ints, ints, ints, ints, np.zeros((0, 2), np.uint64), ints, [], np.zeros(0))
+    return Labels(ints, ints, ints, ints, np.zeros((0, 2), np.uint64), ints, [], set(), np.zeros(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..schemas.config import MonitorConfig
 from .blocks import Bank
-from .columns import FeatureGroup, InputRows
+from .columns import FeatureGroup, InputRows, Ints
 from .episodes import EpisodeBook
 from .lanes import Lane
 from .model_table import ModelTable
@@ -36,11 +36,11 @@ class Roster:
 
     def meet(self, inputs: InputRows) -> None:
         """Make the inputs lanes of new models, and make all lanes anew where a model's layout or task changed."""
-        for slot in set(inputs.model.tolist()):
+        for slot in _slots(inputs.model):
             self.watched(slot, self.table.generation(slot))
         for group in inputs.groups:
             layout = group_layout(group)
-            for slot in set(inputs.model[group.rows].tolist()):
+            for slot in _slots(inputs.model[group.rows]):
                 watched = self.models[slot]
                 if watched.inputs is None or watched.layout != layout:
                     self._drop_inputs(watched)
@@ -151,6 +151,12 @@ class Roster:
             history_blocks=ERROR_HISTORY_BLOCKS,
         )
         return Lane(kind, self.config, self.errors, (slot, number))
+
+
+def _slots(column: Ints) -> set[int]:
+    if len(column) and (column == column[0]).all():
+        return {int(column[0])}
+    return set(column.tolist())
 
 
 def group_layout(group: FeatureGroup) -> tuple[str, ...]:

@@ -19,11 +19,18 @@ FEW = 64
 Spot = tuple[int, Any]
 
 
-def numbers_of(values: Sequence[Any] | NDArray[Any]) -> Floats | None:
+def types_of(values: Sequence[Any] | NDArray[Any]) -> set[type]:
+    """Return which types occur; of an array of numbers float stands for all."""
+    if isinstance(values, np.ndarray):
+        return {bool} if values.dtype == np.bool_ else {float}
+    return set(map(type, values))
+
+
+def numbers_of(values: Sequence[Any] | NDArray[Any], types: set[type]) -> Floats | None:
     """Return values as float64 where all are numbers or truth values that fit, else None."""
     if isinstance(values, np.ndarray):
         return values.astype(np.float64)
-    if set(map(type, values)) <= NUMERIC:
+    if types <= NUMERIC:
         try:
             return np.fromiter(values, np.float64, len(values))
         except OverflowError:

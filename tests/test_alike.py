@@ -11,6 +11,7 @@ from driftloop.detectors import alike
 from driftloop.detectors.alike import MOST_SCORES, Unlike, alike_labels, alike_predictions
 from driftloop.detectors.decoding import FEATURES, PACKED_START, columns_of_packed, label_rows, packed_rows
 from driftloop.detectors.monitor import Monitor
+from driftloop.detectors.pieces import Keys
 from driftloop.schemas.codecs import PackedLabel, PackedPrediction, encode_msgpack, pack_features
 from driftloop.schemas.layouts import PACKED_FIELDS, layout
 from driftloop.schemas.records import Record
@@ -106,7 +107,7 @@ def predictions_agree(rows: Rows) -> bool:
     """Return whether the records are read as one array; then check that they are what the strict decoder makes of each."""
     values, keys = [value for _, value in rows], [key for key, _ in rows]
     try:
-        (models, *found), features = alike_predictions(values, keys, LAYOUT, LIMIT)
+        (models, *found), features = alike_predictions(values, Keys.of(keys), LAYOUT, LIMIT)
     except Unlike:
         return False
     strict = packed_rows(values, [LAYOUT], PACKED_START + PACKED_FIELDS)
@@ -123,7 +124,7 @@ def labels_agree(rows: Rows) -> bool:
     """Do the same with labels."""
     values, keys = [value for _, value in rows], [key for key, _ in rows]
     try:
-        models, *found = alike_labels(values, keys, LIMIT)
+        models, *found = alike_labels(values, Keys.of(keys), LIMIT)
     except Unlike:
         return False
     strict = label_rows(list(values), LIMIT)
@@ -179,13 +180,13 @@ def test_few_records_too_large_ones_and_missing_ones_are_left_to_the_strict_deco
     values, keys = [value for _, value in rows], [key for key, _ in rows]
     for at, value in ((0, None), (5, None), (5, b""), (0, b"")):
         with pytest.raises(Unlike):
-            alike_labels([*values[:at], value, *values[at + 1 :]], keys, LIMIT)
+            alike_labels([*values[:at], value, *values[at + 1 :]], Keys.of(keys), LIMIT)
     with pytest.raises(Unlike):
-        alike_predictions(values, keys, LAYOUT, len(values[0]) - 1)
+        alike_predictions(values, Keys.of(keys), LAYOUT, len(values[0]) - 1)
     with pytest.raises(Unlike):
-        alike_predictions(values, keys, layout(("a", "b"), (True, True)), LIMIT)
+        alike_predictions(values, Keys.of(keys), layout(("a", "b"), (True, True)), LIMIT)
     with pytest.raises(Unlike):
-        alike_predictions(values, [b"model-2"] * ROWS, LAYOUT, LIMIT)
+        alike_predictions(values, Keys.of([b"model-2"] * ROWS), LAYOUT, LIMIT)
 
 
 def test_records_that_are_whole_only_together_are_not_read() -> None:

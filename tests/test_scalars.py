@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftloop.detectors.scalars import FEW, distinct, numbers_of, translated
+from driftloop.detectors.scalars import FEW, distinct, numbers_of, translated, types_of
 
 KINDS: dict[str, st.SearchStrategy[Any]] = {
     "classes": st.integers(0, 5),
@@ -28,7 +28,7 @@ def test_what_is_asked_of_each_distinct_value_is_told_for_each_row(
 ) -> None:
     values = data.draw(st.lists(KINDS[kind], min_size=count, max_size=count))
     models = np.array(data.draw(st.lists(st.integers(0, slots), min_size=count, max_size=count)), np.int64)
-    numbers = numbers_of(values)
+    numbers = numbers_of(values, types_of(values))
     said = numbers if as_array and numbers is not None else values
     pairs = set(zip(models.tolist(), values, strict=True))
     assert distinct(models, said, numbers) == pairs
@@ -45,13 +45,13 @@ def test_nothing_says_nothing() -> None:
     ("values", "expected"), [([1, 0.5, True], [1.0, 0.5, 1.0]), ([1, "a"], None), ([None], None), ([10**400], None)]
 )
 def test_numbers_are_told_from_other_values(values: list[Any], expected: list[float] | None) -> None:
-    found = numbers_of(values)
+    found = numbers_of(values, types_of(values))
     assert (found if found is None else found.tolist()) == expected
 
 
 @pytest.mark.parametrize("column", [np.array([1, 2], np.uint8), np.array([True, False]), np.array([0.5, np.nan])])
 def test_a_column_of_numbers_is_taken_as_it_is(column: np.ndarray) -> None:
-    found = numbers_of(column)
+    found = numbers_of(column, types_of(column))
     assert found is not None
     assert found.dtype == np.float64
     assert found.tobytes() == column.astype(np.float64).tobytes()
