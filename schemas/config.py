@@ -60,7 +60,7 @@ class DataPlaneConfig(Section):
     linger_s: float = Field(0.02, gt=0, lt=0.2, description="consume() waits this long unless a batch is full")
     commit_min_s: float = Field(0.1, gt=0)
     commit_max_s: float = Field(2.0, gt=0)
-    commit_records: int = Field(100_000, ge=1)
+    commit_records: int = Field(250_000, ge=1)
     alert_commit_s: float = Field(0.05, ge=0, description="with a drift event to tell, commit at least this soon")
     session_timeout_s: float = Field(15.0, ge=1)
     max_poll_interval_s: float = Field(300.0, ge=1)

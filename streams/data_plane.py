@@ -218,6 +218,7 @@ class DataPlane:
         if not dirty:
             self._policy.reset()
             return
+        began_s = time.monotonic()
         self._producer.begin()
         state_bytes = sum(self._send_state(held) for held in dirty)
         offsets = [
@@ -227,7 +228,7 @@ class DataPlane:
         ]
         self._producer.commit(offsets, self._group.metadata())
         self._settle(dirty)
-        self._policy.committed(state_bytes)
+        self._policy.committed(state_bytes, time.monotonic() - began_s)
 
     def _send_state(self, held: HeldPartition) -> int:
         topic, size_bytes = self.settings.topic("state"), 0

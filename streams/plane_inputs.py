@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ..schemas.errors import BrokerUnavailable, Conflict, SnapshotInvalid, TopicMismatch
 from ..schemas.topics import DATA_PLANE_INPUTS
@@ -52,6 +52,17 @@ def watermarks(settings: Settings, consumer: Consumer, part: TopicPartition) -> 
         # A broker that has just started may have told the client that there is no such topic; left alone it asks again in minutes.
         with suppress(KafkaException):
             consumer.list_topics(part.topic, timeout=TIMEOUT_S)
+
+
+def by_partition(messages: list[Any]) -> dict[int, list[Any]]:
+    """Return messages by partition, in their order."""
+    partitions: list[Any] = list(map(Message.partition, messages))
+    if partitions.count(partitions[0]) == len(messages):
+        return {partitions[0]: messages}
+    groups: dict[int, list[Any]] = {partition: [] for partition in set(partitions)}
+    for partition, message in zip(partitions, messages, strict=True):
+        groups[partition].append(message)
+    return groups
 
 
 def lost(settings: Settings, what: str) -> BrokerUnavailable:
@@ -205,13 +216,7 @@ class Readers:
                 raise lost(self._settings, f"reader of {kind}")
             return {}
         pulse.beat()
-        groups: dict[int, list[Any]] = {}
-        if len(self._parts) == 1:
-            groups[next(iter(self._parts))] = messages
-        else:
-            for message in messages:
-                groups.setdefault(message.partition(), []).append(message)
-        return {partition: self._fetched(found) for partition, found in groups.items() if partition in self._parts}
+        return {part: self._fetched(found) for part, found in by_partition(messages).items() if part in self._parts}
 
     def hold(self, kind: str, partition: int, *, paused: bool) -> None:
         """Stop or go on fetching one topic of a partition that runs far ahead of the others."""
@@ -235,9 +240,9 @@ class Readers:
         return lambda timeout_s: consumer.list_topics(topic, timeout=timeout_s)
 
     def _fetched(self, messages: list[Any]) -> Fetched:
-        errors = [(at, error) for at, error in enumerate([message.error() for message in messages]) if error is not None]
-        if not errors:
+        if not any(map(Message.error, messages)):
             return Fetched(messages, None)
+        errors = [(at, error) for at, error in enumerate([message.error() for message in messages]) if error is not None]
         end_offset = None
         for at, error in errors:
             if error.code() == KafkaError._PARTITION_EOF:

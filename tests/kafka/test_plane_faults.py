@@ -202,7 +202,7 @@ def test_a_broker_restart_loses_and_doubles_nothing(topics: Settings, broker: Br
     if broker.data_dir is None:
         pytest.skip("the broker must be one of ours to be restarted")
     local = LocalBroker(BrokerConfig(data_dir=broker.data_dir))
-    settings = own(topics, transaction_timeout_s=4, session_timeout_s=4, batch_records=200, commit_records=500)
+    settings = own(topics, transaction_timeout_s=4, session_timeout_s=4, batch_records=200, commit_records=500, commit_max_s=0.1)
     send(settings, 0, 3_000)
     send(settings, 3_000, 2_000, turned=True)
     plane = DataPlane(settings, Slow)
