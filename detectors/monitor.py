@@ -27,6 +27,10 @@ from .snapshot import pack_parts, unpack_parts
 from .watch import Watch
 
 START_MS = -1
+# The columns of more records than these leave the cache of a CPU before the last step over them; of many models each step has
+# costs for each model, which weigh more.
+SPAN_RECORDS = 5_000
+SPAN_RECORDS_PER_MODEL = 50
 
 
 class Monitor:
@@ -86,18 +90,24 @@ class Monitor:
         self.table.increments.clear()
         counts: Counter[str] = Counter(models=len(batch.models), predictions=len(batch.predictions), labels=len(batch.labels))
         events: list[Event] = []
-        pieces = self._merge(batch)
-        models, predictions, labels = pieces
+        first = self.order
+        models, predictions, labels = self._merge(batch)
         start = 0, 0
-        for at, order in enumerate(models.order.tolist()):
+        registrations = {order: at for at, order in enumerate(models.order.tolist())}
+        for order in sorted({*registrations, *range(first, self.order, self._span_records(len(batch))), self.order}):
             stop = int(np.searchsorted(predictions.order, order)), int(np.searchsorted(labels.order, order))
             self._span(_cut(predictions, start[0], stop[0]), _cut(labels, start[1], stop[1]), events, counts)
             start = stop
-            self._register(models, at)
-        self._span(_cut(predictions, start[0], len(predictions.order)), _cut(labels, start[1], len(labels.order)), events, counts)
+            if order in registrations:
+                self._register(models, registrations[order])
         self._disputes.expire(self.now_ms)
         self.buffer.age(self.now_ms - self._disputes.rules.window_ms, self.config.max_pending)
         return self._effects(events, counts)
+
+    def _span_records(self, records: int) -> int:
+        # Spans of one size: a small one at the end would cost nearly as many calls as the others.
+        limit = max(SPAN_RECORDS, SPAN_RECORDS_PER_MODEL * len(self.table))
+        return max(1, -(-records // max(1, round(records / limit))))
 
     def _merge(self, batch: Batch) -> tuple[Piece, Piece, Piece]:
         """Return the slices as pieces in merged order: by stream time, then models, predictions, labels."""

@@ -2,11 +2,13 @@
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from driftloop.detectors import monitor as monitor_module
 from driftloop.detectors.monitor import Monitor
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.events import DriftOpened, MetricsComputed
@@ -82,6 +84,17 @@ def test_one_log_has_one_outcome(log: list[Record]) -> None:
         assert told(play(other, log, size)) == expected
         assert other.pending == once.pending
         assert other.stream_time_ms == once.stream_time_ms
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(wild_logs(), st.integers(1, 20))
+def test_the_spans_of_a_batch_say_what_the_whole_batch_says(log: list[Record], size: int) -> None:
+    whole, spans = new(TIGHT), new(TIGHT)
+    expected = told(play(whole, log, max(1, len(log))))
+    with patch.multiple(monitor_module, SPAN_RECORDS=size, SPAN_RECORDS_PER_MODEL=1):
+        assert told(play(spans, log, max(1, len(log)))) == expected
+    assert spans.pending == whole.pending
+    assert spans.now_ms == whole.now_ms
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
