@@ -18,7 +18,8 @@ from .columns import Floats
 from .decoding import PACKED_START, REFUSED, fits
 from .pieces import Keys
 
-LEAST_ROWS = 16
+# Below this the calls for all cost more than those for each.
+LEAST_ROWS = 32
 # The records are copied once more; beyond this they are decoded one by one.
 MOST_BYTES = 64 * 1024 * 1024
 LABEL_FIELDS = 4
