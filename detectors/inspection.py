@@ -64,12 +64,13 @@ class Inspector:
             self.rules.size(value, min(self.config.max_value_bytes, MAX_LABEL_BYTES))
             event: LabelArrived = decode(value, LabelArrived, _where(piece, at))
             self.rules.label(event, source.keys[at], source.timestamps_ms[at])
+            has_unknown = _has_unknown(value, LABEL_FIELDS)
         except EventInvalid as problem:
             self.refuse(piece, at, _disposition(problem), str(problem))
             return None
         slot = self.table.slots.get(event.model, -1)
         order = int(piece.order[at - piece.start])
-        if slot >= 0 and self.table.models[slot].born < order and _has_unknown(value, LABEL_FIELDS):
+        if has_unknown and slot >= 0 and self.table.models[slot].born < order:
             self.table.count(order, slot, "unknown_fields")
         return event
 
@@ -126,11 +127,12 @@ class Inspector:
 
     def _features(self, event: PredictionMade, piece: Piece, at: int) -> bytes:
         order = int(piece.order[at - piece.start])
+        has_unknown = _has_unknown(piece.source.values[at], PREDICTION_FIELDS)
         slot = self.table.slot(event.model, order)
         model = self.table.models[slot]
         if model.layout is None:
             self.table.learn(slot, event.output, len(event.scores or ()), _layout_of(event))
-        if _has_unknown(piece.source.values[at], PREDICTION_FIELDS):
+        if has_unknown:
             self.table.count(order, slot, "unknown_fields")
         values, misplaced = _aligned(event, model)
         if misplaced:
@@ -169,7 +171,7 @@ def _aligned(event: PredictionMade, model: Model) -> tuple[list[Any], bool]:
 
 
 def _has_unknown(value: bytes | None, fields: frozenset[str]) -> bool:
-    """Return True where a decodable event has fields that its type has not."""
+    """Return True where a decodable event has fields that its type has not; raises EventInvalid where the name of one is no text."""
     assert value is not None
     if 0x90 <= value[0] <= 0x9F or value[0] in (0xDC, 0xDD):
         return False
@@ -181,6 +183,9 @@ def _has_unknown(value: bytes | None, fields: frozenset[str]) -> bool:
             found = msgspec.json.decode(found["data"], type=dict[str, msgspec.Raw])
     except msgspec.DecodeError:
         return True
+    except UnicodeDecodeError as problem:
+        # The decoder of the event passes over unknown names without reading them.
+        raise EventInvalid("malformed", f"field names must be UTF-8: {problem}") from problem
     return not set(found) <= fields
 
 
