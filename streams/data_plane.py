@@ -30,7 +30,7 @@ from .client_settings import heartbeat_interval_s, log
 from .commit_policy import CommitPolicy
 from .held_partition import HeldPartition
 from .plane_inputs import Group, Readers
-from .plane_producer import MustRollBack, OutcomeUnknown, PlaneProducer
+from .plane_producer import INIT_PATIENCE_S, INIT_TIMEOUT_S, MustRollBack, OutcomeUnknown, PlaneProducer
 from .plane_restore import Restorer
 
 DRIFT = (DriftOpened, DriftUpdated, DriftClosed)
@@ -101,7 +101,7 @@ class DataPlane:
 
     def _work_until(self, stop: threading.Event) -> None:
         # First the producer: it fences a predecessor and ends its transaction before any offset is looked at.
-        self._producer.start()
+        self._producer.start(INIT_TIMEOUT_S if self._was_up else INIT_PATIENCE_S)
         self._group = Group(self.settings, self._on_assign, self._on_revoke, self._on_lost)
         self._readers = Readers(self.settings)
         self._restorer = Restorer(self.settings, self._group, self._readers)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -20,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from ..schemas.errors import BrokerUnavailable, Conflict
 from ..schemas.records import Record
 from ..settings import Settings
+from .bounded_call import bounded
 from .client_settings import Membership, log, member_properties, shown_address, transactional_properties
 from .kafka_records import produce, to_record
 from .pulse import Pulse
@@ -121,7 +123,8 @@ class KafkaWork:
             count = _attempts(metadata, record.offset) + 1
             said = json.dumps({"attempt": count, "offset": record.offset})
             try:
-                self._consumer.commit(offsets=[self._part(record, record.offset, said)], asynchronous=False)
+                parts = [self._part(record, record.offset, said)]
+                self._repeat(partial(self._consumer.commit, offsets=parts, asynchronous=False))
                 return count
             except KafkaException as problem:
                 self._settle(problem.args[0], offset)
@@ -184,7 +187,7 @@ class KafkaWork:
         properties = transactional_properties(self._settings, name, timeout_s)
         producer = Producer({**properties, "delivery.report.only.error": True, "on_delivery": self._on_delivery}, logger=log)
         try:
-            self._repeat(lambda: producer.init_transactions(INIT_TIMEOUT_S))
+            self._repeat(lambda: producer.init_transactions(INIT_TIMEOUT_S), INIT_TIMEOUT_S)
         except KafkaException as problem:
             raise BrokerUnavailable(
                 f"transactions must begin within {INIT_TIMEOUT_S:g} s, got: {problem.args[0].str()} ({shown_address(self._settings)})"
@@ -200,8 +203,9 @@ class KafkaWork:
             said = json.dumps({"by": self._nonce})
             offsets = [self._part(record, record.offset + 1, said)]
             group = self._consumer.consumer_group_metadata()
-            self._repeat(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT_S))
-            self._repeat(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
+            producer = self._producer
+            self._repeat(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT_S))
+            self._repeat(lambda: producer.commit_transaction(CALL_TIMEOUT_S))
             return _Next.DONE
         except KafkaException as problem:
             return self._after(problem.args[0])
@@ -223,9 +227,9 @@ class KafkaWork:
         if error.code() not in REFUSED and not error.txn_requires_abort():
             log.warning("a transaction's outcome is unknown, a new producer follows: %s", error.str())
             return _Next.UNKNOWN
-        changes = self._changes
+        changes, producer = self._changes, self._producer
         try:
-            self._repeat(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
+            self._repeat(lambda: producer.abort_transaction(CALL_TIMEOUT_S))
         except KafkaException as problem:
             return self._after_abort(problem.args[0])
         if error.code() in MOVED:
@@ -370,12 +374,12 @@ class KafkaWork:
     def _part(self, record: Record, offset: int, metadata: str) -> TopicPartition:
         return TopicPartition(record.topic, record.partition, offset, metadata=metadata)
 
-    def _repeat(self, call: Callable[[], Any]) -> None:
+    def _repeat(self, call: Callable[[], Any], timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Make a transactional call again while it says that this is safe, and never after a timeout."""
         deadline = time.monotonic() + CALL_TIMEOUT_S
         while True:
             try:
-                call()
+                bounded(call, timeout_s)
                 return
             except KafkaException as problem:
                 error = problem.args[0]

@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError
 from ..schemas.records import Headers
 from ..settings import Settings
+from .bounded_call import bounded
 from .client_settings import log, shown_address, transactional_properties
 
 INIT_TIMEOUT_S = 10.0
@@ -70,17 +71,17 @@ class PlaneProducer:
         self._began_at = 0.0
         self.in_transaction = False
 
-    def start(self) -> None:
+    def start(self, patience_s: float = INIT_TIMEOUT_S) -> None:
         """Make a new client and fence every earlier one with this id, aborting what it left open; raises BrokerUnavailable, Conflict."""
         self.in_transaction = False
         if self._client is not None:
             with suppress(KafkaException):
-                self._client.purge()
-        deadline = time.monotonic() + INIT_PATIENCE_S
-        self._client = self._make(self._properties, logger=log)
+                self._client.purge(blocking=False)
+        deadline = time.monotonic() + patience_s
         while True:
+            client = self._client = self._make(self._properties, logger=log)
             try:
-                self._client.init_transactions(INIT_TIMEOUT_S)
+                self._init(client, deadline)
                 return
             except KafkaException as problem:
                 error = problem.args[0]
@@ -90,6 +91,16 @@ class PlaneProducer:
                     raise BrokerUnavailable(
                         f"transactions must begin, got: {error.str()} (broker {shown_address(self._settings)})"
                     ) from None
+
+    def _init(self, client: Any, deadline: float) -> None:
+        while True:
+            try:
+                bounded(lambda: client.init_transactions(INIT_TIMEOUT_S), INIT_TIMEOUT_S)
+                return
+            except KafkaException as problem:
+                error = problem.args[0]
+                if error.code() in TIMEOUTS or not error.retriable() or error.fatal() or time.monotonic() > deadline:
+                    raise
 
     def begin(self) -> None:
         """Begin a transaction unless one is open."""
@@ -111,16 +122,18 @@ class PlaneProducer:
 
     def commit(self, offsets: Sequence[TopicPartition], group_metadata: Any) -> None:
         """Commit the open transaction together with the offsets."""
-        self._call(lambda: self._client.send_offsets_to_transaction(list(offsets), group_metadata, self._timeout_s))
-        self._call(lambda: self._client.commit_transaction(self._timeout_s))
+        client, timeout_s = self._client, self._timeout_s
+        self._wait(lambda: client.send_offsets_to_transaction(list(offsets), group_metadata, timeout_s))
+        self._wait(lambda: client.commit_transaction(timeout_s))
         self.in_transaction = False
 
     def abort(self) -> None:
         """Abort the open transaction; raises OutcomeUnknown where only a new producer can."""
         if not self.in_transaction:
             return
+        client = self._client
         try:
-            self._call(lambda: self._client.abort_transaction(self._timeout_s))
+            self._wait(lambda: client.abort_transaction(self._timeout_s))
         except MustRollBack as problem:
             raise OutcomeUnknown(str(problem)) from None
         self.in_transaction = False
@@ -130,6 +143,9 @@ class PlaneProducer:
         if self._client is not None:
             with suppress(KafkaException, DriftloopError):
                 self.abort()
+
+    def _wait(self, call: Callable[[], T]) -> T:
+        return self._call(lambda: bounded(call, self._timeout_s))
 
     def _call(self, call: Callable[[], T]) -> T:
         deadline = time.monotonic() + self._timeout_s

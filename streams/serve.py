@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from ..schemas.errors import DriftloopError
 from ..settings import Settings
+from .client_settings import OncePerMinute
 from .kafka import KafkaTransport
 from .topics import ensure_topics
 
@@ -138,6 +139,9 @@ def _logging() -> Iterator[None]:
     ours = logging.getLogger("driftloop")
     handler, level = logging.StreamHandler(sys.stderr), ours.level
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    # Faust's client says five things at each of its attempts to connect, thirty times a second while the broker is away.
+    seldom = OncePerMinute()
+    handler.addFilter(lambda record: not record.name.startswith("aiokafka") or seldom.filter(record))
     root.addHandler(handler)
     ours.setLevel(logging.INFO)
     try:

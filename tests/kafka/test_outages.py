@@ -1,5 +1,6 @@
 """Clients that came back from an outage deaf, as librdkafka's do after a metadata answer without brokers: each is replaced."""
 
+import threading
 import time
 from typing import Any
 
@@ -119,6 +120,28 @@ def test_a_deaf_data_plane_starts_over_and_loses_nothing(topics: Settings, monke
     found = told(settings)
     assert found == told_in_memory(settings)
     assert {topic for topic, _ in found} == {settings.topic("drift"), settings.topic("metrics")}
+
+
+def test_a_commit_that_never_returns_is_given_up(topics: Settings) -> None:
+    answered = threading.Event()
+
+    class Hanging(Producer):
+        hung = 0
+
+        def send_offsets_to_transaction(self, *arguments: Any) -> None:
+            if not Hanging.hung:
+                Hanging.hung += 1
+                answered.wait()
+            super().send_offsets_to_transaction(*arguments)
+
+    settings = own(topics, transaction_timeout_s=2)
+    send(settings, 0, 2_000)
+    plane = DataPlane(settings, Hanging)
+    with running(plane) as failures:
+        wait_committed(settings, failures)
+    answered.set()
+    assert Hanging.hung == 1
+    assert told(settings) == told_in_memory(settings)
 
 
 def test_a_deaf_sdk_moves_what_waits(topics: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

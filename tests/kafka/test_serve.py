@@ -1,5 +1,6 @@
-"""The whole service as a process: ready, clean end on a signal, and one role's end ends all."""
+"""The whole service as a process: ready, clean end on a signal, a broker that goes away, and one role's end ends all."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,11 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from driftloop.schemas.cloudevents import encode_event
 from driftloop.schemas.errors import Conflict, DriftloopError
+from driftloop.schemas.events import JobRequested
+from driftloop.schemas.records import Record
 from driftloop.settings import Settings
 from driftloop.streams import serve as serving
+from driftloop.streams.broker import BrokerAddress, BrokerConfig, LocalBroker
+from driftloop.streams.kafka import KafkaTransport
 from driftloop.streams.serve import serve
 from driftloop.streams.topics import admin_client
+from driftloop.streams.transport import Outgoing
+from driftloop.tests.data_plane_world import WAIT_S, read, send
 
 pytestmark = pytest.mark.kafka
 
@@ -56,6 +64,46 @@ def test_it_gets_ready_and_ends_cleanly_on_a_signal(
     assert "Traceback" not in said
     assert "Warning" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["service.log"], "nothing is written to the working directory"
+
+
+def test_all_roles_outlive_a_broker_that_goes_away(
+    topics: Settings, environment: dict[str, str], tmp_path: Path, broker: BrokerAddress
+) -> None:
+    if broker.data_dir is None:
+        pytest.skip("the broker must be one of ours to be restarted")
+    local, log = LocalBroker(BrokerConfig(data_dir=broker.data_dir)), tmp_path / "service.log"
+    with service(environment, log, "monitor,control,worker") as process:
+        wait_for_line(log, "ready: monitor, control, worker", process)
+        send(topics, 0, 1_500)
+        wait_for_events(topics, "metrics", 1)
+        assert local.stop()
+        # Longer than the session timeout: the group takes the partitions away.
+        time.sleep(topics.data_plane.session_timeout_s + 1.0)
+        assert local.start().bootstrap_servers == broker.bootstrap_servers
+        send(topics, 1_500, 1_500, turned=True)
+        request = JobRequested(model="m", job_id="j", recipe="repair", requested_by="user")
+        sender = KafkaTransport(topics).sender()
+        sender.send(Outgoing(topics.topic("jobs"), *encode_event(request, time.time())))
+        assert sender.flush(WAIT_S) == 0
+        sender.close()
+        # The monitor, the control plane and the worker have each gone on where they were.
+        metrics = wait_for_events(topics, "metrics", 3)
+        assert [json.loads(record.value or b"")["total_rows"] for record in metrics] == [1_000, 2_000, 3_000]
+        assert len(wait_for_events(topics, "alerts", 1)) == 1
+        told = {dict(record.headers)["ce_type"] for record in wait_for_events(topics, "job-events", 2)}
+        assert b"driftloop.job_failed.v1" in told
+        assert process.poll() is None, log.read_text("utf-8")
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(25) == 0, log.read_text("utf-8")
+    assert len(log.read_text("utf-8").splitlines()) < 100, "an outage must not flood the log"
+
+
+def wait_for_events(settings: Settings, kind: str, count: int, timeout_s: float = 120.0) -> list[Record]:
+    deadline = time.monotonic() + timeout_s
+    while len(found := read(settings, kind)) < count:
+        assert time.monotonic() < deadline, (kind, found)
+        time.sleep(0.2)
+    return found
 
 
 def test_a_role_that_fails_ends_the_others(topics: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
