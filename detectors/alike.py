@@ -166,7 +166,9 @@ class _Rows:
         """Return float32 numbers of `width` columns."""
         start, stop = self._body()
         self._vary(start, stop)
-        found: Floats = self._view(np.dtype("<f4"), start, width).astype(np.float64)
+        # A signalling NaN would warn; what is not finite is sorted out by column.
+        with np.errstate(invalid="ignore"):
+            found: Floats = self._view(np.dtype("<f4"), start, width).astype(np.float64)
         return found
 
     def _floats(self) -> Floats:

@@ -118,6 +118,8 @@ def groups_of(layouts: Sequence[Layout], features: Sequence[bytes] | Floats) -> 
     return groups
 
 
+# A signalling NaN would warn; what is not finite is sorted out by column.
+@np.errstate(invalid="ignore")
 def _matrix(layout: Layout, features: Sequence[bytes]) -> Floats:
     joined, count = b"".join(features), len(features)
     if layout.width == 0:
