@@ -1,7 +1,8 @@
 """A bound for calls into librdkafka that may never return.
 
 A transactional call waits for its answer without end, whatever timeout it is given: seen with `send_offsets_to_transaction` of a client
-that had lost the cluster (pulse.py), which librdkafka waits for with RD_POLL_INFINITE.
+that had lost the cluster (pulse.py), which librdkafka waits for with RD_POLL_INFINITE. The same holds for `assign` in a group that is
+closing, and that one waits with the interpreter's lock in hand: no other thread goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 GRACE_S = 2.0
 
@@ -41,3 +42,12 @@ def bounded(call: Callable[[], T], timeout_s: float) -> T:
     if problem is not None:
         raise problem
     return result  # type: ignore[return-value]
+
+
+def close_member(consumer: Consumer) -> None:
+    """Close a member of a group. Its callbacks run before and within.
+
+    An assignment that has come but was not polled for would else be handed to `on_assign` after the group has ended.
+    """
+    consumer.consume(1, 0)
+    consumer.close()

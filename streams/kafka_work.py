@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from ..schemas.errors import BrokerUnavailable, Conflict
 from ..schemas.records import Record
 from ..settings import Settings
-from .bounded_call import bounded
+from .bounded_call import bounded, close_member
 from .client_settings import Membership, log, member_properties, shown_address, transactional_properties
 from .kafka_records import produce, to_record
 from .pulse import Pulse
@@ -108,7 +108,7 @@ class KafkaWork:
                 self._pulse.beat()
             elif self._pulse.is_lost():
                 log.warning("work goes on with a new client: no answer from %s", shown_address(self._settings))
-                self._consumer.close()
+                close_member(self._consumer)
                 self._join()
             if message is None or time.monotonic() >= deadline:
                 return None
@@ -167,7 +167,7 @@ class KafkaWork:
     def close(self) -> None:
         """Leave the group; as a static member: its partitions wait for the slot's return until the session times out."""
         self._held = None
-        self._consumer.close()
+        close_member(self._consumer)
         # A fenced producer refuses even to be emptied.
         with suppress(KafkaException):
             self._producer.purge()

@@ -17,6 +17,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from ..schemas.errors import BrokerUnavailable, Conflict, SnapshotInvalid, TopicMismatch
 from ..schemas.topics import DATA_PLANE_INPUTS
 from ..settings import Settings
+from .bounded_call import close_member
 from .client_settings import Membership, fetch_properties, log, member_properties, reader_properties, shown_address
 from .pulse import PATIENCE_S, Ask, Pulse
 
@@ -142,7 +143,7 @@ class Group:
 
     def close(self) -> None:
         """Go without leaving: a static member's partitions wait for it until its session times out."""
-        self._consumer.close()
+        close_member(self._consumer)
 
     def _assigned(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
         owned = {part.partition for part in parts}

@@ -26,10 +26,28 @@ DEAD_LETTERS = ".dlq"
 CHECKED = ("cleanup.policy", "max.message.bytes")
 
 
-def admin_client(settings: Settings) -> AdminClient:
+class AskedAdmin(AdminClient):
+    """Remember what went wrong last: a call that fails says only that no broker answered, not that a password is wrong."""
+
+    def __init__(self, properties: dict[str, Any]) -> None:
+        self._told: str | None = None
+        told: dict[str, Any] = {**properties, "error_cb": self._tell}
+        super().__init__(told, logger=log)
+
+    def why(self) -> str | None:
+        """Return the newest reason, if any was told."""
+        self.poll(0)
+        return self._told
+
+    def _tell(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._told = error.str()
+
+
+def admin_client(settings: Settings) -> AskedAdmin:
     """Return an admin client; raises SettingsInvalid for a property that librdkafka does not know."""
     try:
-        return AdminClient({**base_properties(settings), "log_level": 2}, logger=log)
+        return AskedAdmin({**base_properties(settings), "log_level": 2})
     except KafkaException as problem:
         raise SettingsInvalid([f"kafka must hold librdkafka properties, got {problem.args[0].str()}"]) from None
 
@@ -106,13 +124,16 @@ def partition_counts(settings: Settings, admin: AdminClient, timeout_s: float = 
     try:
         known = admin.list_topics(timeout=timeout_s).topics
     except KafkaException as problem:
-        raise unavailable(settings, timeout_s, problem) from None
+        why = admin.why() if isinstance(admin, AskedAdmin) else None
+        raise unavailable(settings, timeout_s, problem, why) from None
     return {name: len(topic.partitions) for name, topic in known.items() if topic.error is None}
 
 
-def unavailable(settings: Settings, timeout_s: float, problem: Exception) -> BrokerUnavailable:
-    """Return the error that names the broker asked, without credentials."""
+def unavailable(settings: Settings, timeout_s: float, problem: Exception, why: str | None = None) -> BrokerUnavailable:
+    """Return the error that names the broker asked, without credentials; `why` is what the client told besides."""
     reason = problem.args[0].str() if isinstance(problem, KafkaException) else type(problem).__name__
+    if why is not None:
+        reason = f"{reason}; {why}"
     return BrokerUnavailable(
         f"broker must answer within {timeout_s:g} s, got: {reason} (kafka.bootstrap.servers = {shown_address(settings)})"
     )

@@ -56,7 +56,7 @@ def running(plane: DataPlane) -> Iterator[list[BaseException]]:
 
 
 def send(settings: Settings, first: int, rows: int, *, turned: bool = False, models: Sequence[str] = ("m",)) -> None:
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "partitioner": "murmur2_random", "linger.ms": 5})
+    producer = Producer({**settings.kafka, "partitioner": "murmur2_random", "linger.ms": 5})
     for row in range(first, first + rows):
         right, name = (row % 10 != 0) != turned, models[row % len(models)]
         stamp, key = START_MS + row * 10, name.encode()
