@@ -164,3 +164,22 @@ def test_a_lost_answer_to_a_commit_is_learnt_from_the_offset(topics: Settings, r
     assert work.finish(following, answer(topics, b"twice"))
     assert outputs(topics, 2) == [b"once", b"twice"]
     work.close()
+
+
+CLOSING = """
+import time
+from driftloop.settings import load_settings
+from driftloop.streams.kafka import KafkaTransport
+settings = load_settings()
+for number in range(40):
+    work = KafkaTransport(settings).work(f"{settings.topics.prefix}closing-{number}", settings.topic("jobs"), "0")
+    time.sleep(number / 80)
+    work.close()
+print("closed")
+"""
+
+
+def test_a_member_closes_at_any_moment_of_its_joining(topics: Settings, environment: dict[str, str]) -> None:
+    # In a process of its own: where it goes wrong nothing in the process goes on, see close_member.
+    done = subprocess.run([sys.executable, "-c", CLOSING], env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert done.stdout == "closed\n", done.stderr
