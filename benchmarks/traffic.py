@@ -23,8 +23,8 @@ from driftloop.streams.broker import BrokerConfig, LocalBroker
 
 # What the data plane sets; librdkafka's defaults would cost every client here a factor of two to three.
 FETCH = {
-    "fetch.message.max.bytes": 16 * 1024**2,
-    "max.partition.fetch.bytes": 16 * 1024**2,
+    "fetch.message.max.bytes": 2 * 1024**2,
+    "max.partition.fetch.bytes": 2 * 1024**2,
     "fetch.max.bytes": 64 * 1024**2,
     "queued.max.messages.kbytes": 262_144,
     "queued.min.messages": 400_000,

@@ -56,7 +56,7 @@ class DataPlaneConfig(Section):
 
     group: str = Field("monitor", min_length=1, max_length=100, description="of consumers, after the topic prefix")
     slot: str = Field("0", description="names the transactional id and the static group member; one process each")
-    batch_records: int = Field(5_000, ge=1, le=100_000)
+    batch_records: int = Field(10_000, ge=1, le=100_000)
     linger_s: float = Field(0.02, gt=0, lt=0.2, description="consume() waits this long unless a batch is full")
     commit_min_s: float = Field(0.1, gt=0)
     commit_max_s: float = Field(2.0, gt=0)

@@ -34,7 +34,7 @@ from .plane_producer import INIT_PATIENCE_S, INIT_TIMEOUT_S, MustRollBack, Outco
 from .plane_restore import Restorer
 
 DRIFT = (DriftOpened, DriftUpdated, DriftClosed)
-HOLD_BATCHES = 20
+HOLD_BATCHES = 10
 MAX_ROLLBACKS = 8  # in a row
 RETRY_S = 1.0
 MAX_MISMATCHES = 30  # in a row: a broker that has just started may not know its topics yet

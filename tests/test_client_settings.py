@@ -70,7 +70,7 @@ def test_fetch_sizes_stay_within_the_memory_given() -> None:
         properties = fetch_properties(memory_bytes)
         assert properties["queued.max.messages.kbytes"] * 1024 <= memory_bytes
         assert properties["fetch.message.max.bytes"] <= properties["fetch.max.bytes"] <= max(1 << 20, memory_bytes // 4)
-    assert fetch_properties(256 << 20)["fetch.message.max.bytes"] == 16 << 20
+    assert fetch_properties(256 << 20)["fetch.message.max.bytes"] == 2 << 20
 
 
 def test_an_address_is_shown_without_credentials() -> None:
