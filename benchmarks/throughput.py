@@ -215,7 +215,7 @@ def show(result: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--pairs", type=int, default=600_000)
+    parser.add_argument("--pairs", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--faust-pairs", type=int, default=6_000, help="Faust is so slow that a few thousand pairs are enough")
     parser.add_argument("--pending", type=int, default=1_000_000, help="pending predictions for pending_bytes and restart_s")
