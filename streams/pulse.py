@@ -1,7 +1,7 @@
 """The pulse of a Kafka client: notice one that lost its cluster for good, so that its owner makes a new one.
 
-A broker that shuts down while no other is up answers a metadata request with topics and no brokers. librdkafka (2.12 to 2.16) then
-forgets every address it had and never asks again, without an error to anyone: confluentinc/librdkafka#5301. A client that merely
+A broker that shuts down while no other is up answers a metadata request with topics and no brokers. librdkafka (2.16 here, 2.13 in
+confluentinc/librdkafka#5301) then forgets every address it had and never asks again, without an error to anyone. A client that merely
 waits for records looks the same; only a question of its own tells the two apart.
 """
 
