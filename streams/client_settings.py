@@ -97,11 +97,12 @@ def base_properties(settings: Settings) -> dict[str, Any]:
             )
     if problems:
         raise SettingsInvalid(problems)
-    return {"client.id": "driftloop", **given, "bootstrap.servers": settings.bootstrap_servers}
+    # librdkafka takes a password in an address for a part of the host's name, and writes it into errors and logs.
+    return {"client.id": "driftloop", **given, "bootstrap.servers": shown_address(settings)}
 
 
 def shown_address(settings: Settings) -> str:
-    """Return the broker's address for messages, without a user and password that someone wrote into it."""
+    """Return the broker's address without a user and password that someone wrote into it."""
     return ",".join(part.rpartition("@")[2].strip() for part in settings.bootstrap_servers.split(","))
 
 

@@ -7,7 +7,9 @@ from driftloop.schemas.config import TopicsConfig
 from driftloop.schemas.errors import BrokerUnavailable, SettingsInvalid, TopicMismatch
 from driftloop.schemas.topics import KINDS
 from driftloop.settings import Settings
+from driftloop.streams.kafka import KafkaTransport
 from driftloop.streams.topics import admin_client, check_topics, delete_topics, ensure_topics, partition_counts
+from driftloop.streams.transport import Outgoing
 
 
 @pytest.mark.kafka
@@ -81,6 +83,17 @@ def test_a_broker_that_is_away_is_named_without_credentials() -> None:
     with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:9\b") as caught:
         ensure_topics(away, timeout_s=0.5)
     assert "hush" not in str(caught.value)
+
+
+def test_a_password_in_an_address_is_told_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    away = Settings(kafka={"bootstrap.servers": "me:hush@127.0.0.1:9, me:hush@[::1]:9"})
+    with pytest.raises(BrokerUnavailable, match="Connection refused") as caught, caplog.at_level("DEBUG"):
+        ensure_topics(away, timeout_s=0.5)
+    sender = KafkaTransport(away).sender()
+    sender.send(Outgoing("t", b"k", b"v"))
+    assert sender.flush(0.5) == 1
+    sender.close()
+    assert "hush" not in str(caught.value) + caplog.text
 
 
 def test_an_unknown_property_is_a_settings_error() -> None:
