@@ -21,9 +21,9 @@ from .client_settings import log, producer_properties
 from .pulse import ANSWER_S
 from .transport import Outgoing, Sender
 
-ContentType = list[tuple[str, str | bytes | None]]
-JSON_HEADERS: ContentType = [("content-type", JSON.encode())]
-MSGPACK_HEADERS: ContentType = [("content-type", MSGPACK.encode())]
+# Lists, as the producer wants them: this is the caller's time.
+JSON_HEADERS: list[Any] = [("content-type", JSON.encode())]
+MSGPACK_HEADERS: list[Any] = [("content-type", MSGPACK.encode())]
 
 POLL_EVERY = 16
 PURGE_S = 0.5
@@ -34,14 +34,10 @@ TURN_S = 0.02
 PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 
 
-def content_type(value: bytes) -> ContentType:
-    """Return the header that names the format of an event."""
-    return JSON_HEADERS if _is_json(value) else MSGPACK_HEADERS
-
-
-def _is_json(value: bytes) -> bool:
+def content_type(value: bytes) -> list[Any]:
+    """Return the headers that name the format of an event, (name, bytes) each."""
     # `{` opens JSON, which text among the features makes of a packed prediction too.
-    return value[0] == 0x7B
+    return JSON_HEADERS if value[0] == 0x7B else MSGPACK_HEADERS
 
 
 class Tally(NamedTuple):
@@ -257,7 +253,7 @@ class TransportQueue:
     def put(self, topic: str, key: bytes, value: bytes) -> bool:
         """Send one record."""
         with self._lock:
-            self._sender.send(Outgoing(topic, key, value, (("content-type", (JSON if _is_json(value) else MSGPACK).encode()),)))
+            self._sender.send(Outgoing(topic, key, value, tuple(content_type(value))))
             self._queued += 1
             self._waiting += 1
         return True

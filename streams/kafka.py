@@ -25,7 +25,7 @@ from .client_settings import Membership, log, producer_properties, reader_proper
 from .kafka_records import produce, to_record
 from .kafka_work import KafkaWork
 from .pulse import Pulse
-from .topics import admin_client, partition_counts, unavailable
+from .topics import AskedAdmin, admin_client, partition_counts, unavailable
 from .transport import Outgoing, Reader, Sender, Start, Work
 
 TIMEOUT_S = 10.0
@@ -42,9 +42,9 @@ class SteadyAdmin:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client: AdminClient | None = None
+        self._client: AskedAdmin | None = None
 
-    def ask(self, question: Callable[[AdminClient], T]) -> T:
+    def ask(self, question: Callable[[AskedAdmin], T]) -> T:
         """Return what `question` returns; raises what it raises."""
         if self._client is None:
             self._client = admin_client(self._settings)
@@ -109,7 +109,7 @@ class KafkaTransport:
             time.sleep(0.02)
 
 
-def topic_partitions(settings: Settings, admin: AdminClient, topics: Sequence[str]) -> list[tuple[str, int]]:
+def topic_partitions(settings: Settings, admin: AskedAdmin, topics: Sequence[str]) -> list[tuple[str, int]]:
     """Return (topic, partition) of all partitions; raises NotFound with every topic that is missing."""
     counts = partition_counts(settings, admin, TIMEOUT_S)
     missing = [topic for topic in topics if topic not in counts]
@@ -198,8 +198,7 @@ class KafkaSender:
             producer = Producer(properties, logger=log)
         except KafkaException as problem:
             raise SettingsInvalid([f"kafka must hold librdkafka properties, got {problem.args[0].str()}"]) from None
-        self._producer = producer
-        self._pulse = Pulse(lambda timeout_s: producer.list_topics(timeout=timeout_s))
+        self._producer, self._pulse = producer, Pulse(producer)
 
     def _on_delivery(self, error: KafkaError | None, _message: Any) -> None:
         if error is not None and error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
@@ -258,9 +257,7 @@ class KafkaReader:
     def _open(self) -> None:
         consumer = Consumer(reader_properties(self._settings), logger=log)
         consumer.assign([TopicPartition(topic, part, offset) for (topic, part), offset in self._positions.items()])
-        self._consumer = consumer
-        topic = next(iter(self._positions))[0]
-        self._pulse = Pulse(lambda timeout_s: consumer.list_topics(topic, timeout=timeout_s))
+        self._consumer, self._pulse = consumer, Pulse(consumer, next(iter(self._positions))[0])
 
     def _take(self, message: Any, records: list[Record]) -> None:
         error = message.error()

@@ -178,8 +178,7 @@ class KafkaWork:
         self._owned, self._joining, self._paused = set(), True, False
         consumer = Consumer(member_properties(self._settings, self._member), logger=log)
         consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
-        self._consumer = consumer
-        self._pulse = Pulse(lambda timeout_s: consumer.list_topics(self._topic, timeout=timeout_s))
+        self._consumer, self._pulse = consumer, Pulse(consumer, self._topic)
 
     def _new_producer(self) -> Producer:
         name = f"{self._member.group}-{self._member.slot}"
@@ -187,7 +186,7 @@ class KafkaWork:
         properties = transactional_properties(self._settings, name, timeout_s)
         producer = Producer({**properties, "delivery.report.only.error": True, "on_delivery": self._on_delivery}, logger=log)
         try:
-            self._repeat(lambda: producer.init_transactions(INIT_TIMEOUT_S), INIT_TIMEOUT_S)
+            self._repeat(partial(producer.init_transactions, INIT_TIMEOUT_S), INIT_TIMEOUT_S)
         except KafkaException as problem:
             raise BrokerUnavailable(
                 f"transactions must begin within {INIT_TIMEOUT_S:g} s, got: {problem.args[0].str()} ({shown_address(self._settings)})"
@@ -203,9 +202,8 @@ class KafkaWork:
             said = json.dumps({"by": self._nonce})
             offsets = [self._part(record, record.offset + 1, said)]
             group = self._consumer.consumer_group_metadata()
-            producer = self._producer
-            self._repeat(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT_S))
-            self._repeat(lambda: producer.commit_transaction(CALL_TIMEOUT_S))
+            self._repeat(partial(self._producer.send_offsets_to_transaction, offsets, group, CALL_TIMEOUT_S))
+            self._repeat(partial(self._producer.commit_transaction, CALL_TIMEOUT_S))
             return _Next.DONE
         except KafkaException as problem:
             return self._after(problem.args[0])
@@ -227,9 +225,9 @@ class KafkaWork:
         if error.code() not in REFUSED and not error.txn_requires_abort():
             log.warning("a transaction's outcome is unknown, a new producer follows: %s", error.str())
             return _Next.UNKNOWN
-        changes, producer = self._changes, self._producer
+        changes = self._changes
         try:
-            self._repeat(lambda: producer.abort_transaction(CALL_TIMEOUT_S))
+            self._repeat(partial(self._producer.abort_transaction, CALL_TIMEOUT_S))
         except KafkaException as problem:
             return self._after_abort(problem.args[0])
         if error.code() in MOVED:

@@ -19,7 +19,7 @@ from ..schemas.topics import DATA_PLANE_INPUTS
 from ..settings import Settings
 from .bounded_call import close_member
 from .client_settings import Membership, fetch_properties, log, member_properties, reader_properties, shown_address
-from .pulse import PATIENCE_S, Ask, Pulse
+from .pulse import PATIENCE_S, Pulse
 
 TIMEOUT_S = 10.0
 MEMBER_MEMORY_BYTES = 1024 * 1024
@@ -82,7 +82,7 @@ class Group:
             settings.monitor_group, config.slot, config.session_timeout_s, config.max_poll_interval_s, MEMBER_MEMORY_BYTES
         )
         self._consumer = Consumer({**member_properties(settings, member), "queued.min.messages": 1}, logger=log)
-        self._pulse = Pulse(lambda timeout_s: self._consumer.list_topics(settings.topic("models"), timeout=timeout_s))
+        self._pulse = Pulse(self._consumer, settings.topic("models"))
         self._on_assign = on_assign
         self._on_revoke = on_revoke
         self._on_lost = on_lost
@@ -179,7 +179,7 @@ class Readers:
             )
             for kind in DATA_PLANE_INPUTS
         }
-        self._pulses = {kind: Pulse(self._question(kind)) for kind in DATA_PLANE_INPUTS}
+        self._pulses = {kind: Pulse(consumer, settings.topic(kind)) for kind, consumer in self._consumers.items()}
         self._parts: set[int] = set()
         self._paused: set[tuple[str, int]] = set()
 
@@ -235,10 +235,6 @@ class Readers:
         """Let go of every partition."""
         for consumer in self._consumers.values():
             consumer.close()
-
-    def _question(self, kind: str) -> Ask:
-        consumer, topic = self._consumers[kind], self._settings.topic(kind)
-        return lambda timeout_s: consumer.list_topics(topic, timeout=timeout_s)
 
     def _fetched(self, messages: list[Any]) -> Fetched:
         if not any(map(Message.error, messages)):

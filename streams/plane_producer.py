@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -78,10 +79,10 @@ class PlaneProducer:
             with suppress(KafkaException):
                 self._client.purge(blocking=False)
         deadline = time.monotonic() + patience_s
+        self._client = self._make(self._properties, logger=log)
         while True:
-            client = self._client = self._make(self._properties, logger=log)
             try:
-                self._init(client, deadline)
+                bounded(partial(self._client.init_transactions, INIT_TIMEOUT_S), INIT_TIMEOUT_S)
                 return
             except KafkaException as problem:
                 error = problem.args[0]
@@ -91,16 +92,8 @@ class PlaneProducer:
                     raise BrokerUnavailable(
                         f"transactions must begin, got: {error.str()} (broker {shown_address(self._settings)})"
                     ) from None
-
-    def _init(self, client: Any, deadline: float) -> None:
-        while True:
-            try:
-                bounded(lambda: client.init_transactions(INIT_TIMEOUT_S), INIT_TIMEOUT_S)
-                return
-            except KafkaException as problem:
-                error = problem.args[0]
-                if error.code() in TIMEOUTS or not error.retriable() or error.fatal() or time.monotonic() > deadline:
-                    raise
+                if error.code() in TIMEOUTS:
+                    self._client = self._make(self._properties, logger=log)
 
     def begin(self) -> None:
         """Begin a transaction unless one is open."""
@@ -122,18 +115,16 @@ class PlaneProducer:
 
     def commit(self, offsets: Sequence[TopicPartition], group_metadata: Any) -> None:
         """Commit the open transaction together with the offsets."""
-        client, timeout_s = self._client, self._timeout_s
-        self._wait(lambda: client.send_offsets_to_transaction(list(offsets), group_metadata, timeout_s))
-        self._wait(lambda: client.commit_transaction(timeout_s))
+        self._wait(partial(self._client.send_offsets_to_transaction, list(offsets), group_metadata, self._timeout_s))
+        self._wait(partial(self._client.commit_transaction, self._timeout_s))
         self.in_transaction = False
 
     def abort(self) -> None:
         """Abort the open transaction; raises OutcomeUnknown where only a new producer can."""
         if not self.in_transaction:
             return
-        client = self._client
         try:
-            self._wait(lambda: client.abort_transaction(self._timeout_s))
+            self._wait(partial(self._client.abort_transaction, self._timeout_s))
         except MustRollBack as problem:
             raise OutcomeUnknown(str(problem)) from None
         self.in_transaction = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from confluent_kafka import KafkaException
 
@@ -16,15 +17,13 @@ QUIET_S = 5.0
 ANSWER_S = 1.0
 PATIENCE_S = 10.0
 
-Ask = Callable[[float], object]
-"""Puts a question to the cluster, to be answered within so many seconds; raises KafkaException where it is not."""
-
 
 class Pulse:
-    """Watch one client; `clock` gives seconds that never run back."""
+    """Watch one client, of any kind, by questions about `topic` (None: all); `clock` gives seconds that never run back."""
 
-    def __init__(self, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ask = ask
+    def __init__(self, client: Any, topic: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._topic = topic
         self._clock = clock
         self.beat()
 
@@ -39,7 +38,7 @@ class Pulse:
         if now < self._ask_at:
             return False
         try:
-            self._ask(ANSWER_S)
+            self._client.list_topics(self._topic, timeout=ANSWER_S)
         except KafkaException:
             if self._silent_since is None:
                 self._silent_since = now

@@ -29,10 +29,10 @@ CHECKED = ("cleanup.policy", "max.message.bytes")
 class AskedAdmin(AdminClient):
     """Remember what went wrong last: a call that fails says only that no broker answered, not that a password is wrong."""
 
-    def __init__(self, properties: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._told: str | None = None
-        told: dict[str, Any] = {**properties, "error_cb": self._tell}
-        super().__init__(told, logger=log)
+        properties: dict[str, Any] = {**base_properties(settings), "log_level": 2, "error_cb": self._tell}
+        super().__init__(properties, logger=log)
 
     def why(self) -> str | None:
         """Return the newest reason, if any was told."""
@@ -47,7 +47,7 @@ class AskedAdmin(AdminClient):
 def admin_client(settings: Settings) -> AskedAdmin:
     """Return an admin client; raises SettingsInvalid for a property that librdkafka does not know."""
     try:
-        return AskedAdmin({**base_properties(settings), "log_level": 2})
+        return AskedAdmin(settings)
     except KafkaException as problem:
         raise SettingsInvalid([f"kafka must hold librdkafka properties, got {problem.args[0].str()}"]) from None
 
@@ -119,13 +119,12 @@ def delete_topics(settings: Settings, timeout_s: float = TIMEOUT_S) -> list[str]
     return names
 
 
-def partition_counts(settings: Settings, admin: AdminClient, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
+def partition_counts(settings: Settings, admin: AskedAdmin, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
     """Return the partition count of every topic of the cluster; raises BrokerUnavailable."""
     try:
         known = admin.list_topics(timeout=timeout_s).topics
     except KafkaException as problem:
-        why = admin.why() if isinstance(admin, AskedAdmin) else None
-        raise unavailable(settings, timeout_s, problem, why) from None
+        raise unavailable(settings, timeout_s, problem, admin.why()) from None
     return {name: len(topic.partitions) for name, topic in known.items() if topic.error is None}
 
 
@@ -189,7 +188,7 @@ def _configs(settings: Settings, admin: AdminClient, names: list[str], timeout_s
     return configs
 
 
-def _wait_until_known(settings: Settings, admin: AdminClient, timeout_s: float) -> None:
+def _wait_until_known(settings: Settings, admin: AskedAdmin, timeout_s: float) -> None:
     # The controller answers before every broker has heard of the new topics.
     wanted = {settings.topic(kind.name) for kind in KINDS.values()}
     deadline = time.monotonic() + timeout_s

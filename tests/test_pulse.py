@@ -14,8 +14,9 @@ class Cluster:
     def clock(self) -> float:
         return self.now_s
 
-    def ask(self, timeout_s: float) -> None:
-        assert timeout_s == ANSWER_S
+    def list_topics(self, topic: str | None, timeout: float) -> None:
+        assert topic == "t"
+        assert timeout == ANSWER_S
         self.asked_at.append(self.now_s)
         if not self.answers:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))
@@ -28,7 +29,7 @@ def after(cluster: Cluster, pulse: Pulse, seconds: float) -> bool:
 
 def test_nothing_is_asked_while_something_comes() -> None:
     cluster = Cluster()
-    pulse = Pulse(cluster.ask, cluster.clock)
+    pulse = Pulse(cluster, "t", cluster.clock)
     for _ in range(20):
         assert not after(cluster, pulse, QUIET_S * 0.9)
         pulse.beat()
@@ -37,14 +38,14 @@ def test_nothing_is_asked_while_something_comes() -> None:
 
 def test_silence_is_asked_about_now_and_then() -> None:
     cluster = Cluster()
-    pulse = Pulse(cluster.ask, cluster.clock)
+    pulse = Pulse(cluster, "t", cluster.clock)
     assert not any(after(cluster, pulse, 0.1) for _ in range(200))
     assert len(cluster.asked_at) == round(20 / QUIET_S) - 1 or len(cluster.asked_at) == round(20 / QUIET_S)
 
 
 def test_a_short_outage_is_forgiven() -> None:
     cluster = Cluster()
-    pulse = Pulse(cluster.ask, cluster.clock)
+    pulse = Pulse(cluster, "t", cluster.clock)
     for _ in range(3):
         cluster.answers = False
         assert not after(cluster, pulse, QUIET_S)
@@ -56,7 +57,7 @@ def test_a_short_outage_is_forgiven() -> None:
 def test_silence_without_end_is_told() -> None:
     cluster = Cluster()
     cluster.answers = False
-    pulse = Pulse(cluster.ask, cluster.clock)
+    pulse = Pulse(cluster, "t", cluster.clock)
     told = [after(cluster, pulse, 0.5) for _ in range(60)]
     assert told.index(True) * 0.5 in (QUIET_S + PATIENCE_S - 0.5, QUIET_S + PATIENCE_S)
     # It asks again at once in trouble, but not at every call.
@@ -66,7 +67,7 @@ def test_silence_without_end_is_told() -> None:
 def test_what_comes_meanwhile_ends_the_silence() -> None:
     cluster = Cluster()
     cluster.answers = False
-    pulse = Pulse(cluster.ask, cluster.clock)
+    pulse = Pulse(cluster, "t", cluster.clock)
     assert not after(cluster, pulse, QUIET_S)
     assert not after(cluster, pulse, PATIENCE_S * 0.9)
     pulse.beat()
