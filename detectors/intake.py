@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from ..schemas.layouts import Layout, label_columns, prediction_columns
 from .admission import FLOAT32_MAX, MAX_LABEL_BYTES, YEAR_2000_S
@@ -31,7 +30,7 @@ from .inspection import Inspector, Odd, no_nan
 from .model_table import ModelTable
 from .pending import Ids
 from .pieces import Keys, Labels, Piece, Predictions, no_labels, no_predictions
-from .scalars import numbers_of, types_of
+from .scalars import listed, numbers_of, types_of
 
 
 class Reader(NamedTuple):
@@ -215,7 +214,7 @@ class Intake:
             confidence=confidence,
             latency_ms=latency,
             scores=scores,
-            outputs=_listed(outputs),
+            outputs=list(listed(outputs)),
             types=types,
             numbers=numbers_of(outputs, types),
             groups=groups_of(self._layouts(keys), features),
@@ -230,8 +229,9 @@ class Intake:
         each = keys.each
         if len(keys.different) == 1:
             name, slots = self._names[each[0]], np.full(len(each), self._slots[each[0]])
-            same = models is None or models.count(name) == len(models)
-            return slots, [] if same or models is None else [model != name for model in models]
+            if models is None or models.count(name) == len(models):
+                return slots, []
+            return slots, [model != name for model in models]
         slots = np.fromiter(map(self._slots.__getitem__, each), np.int64, len(each))
         return slots, [] if models is None else strange_names(list(models), list(map(self._names.__getitem__, each)))
 
@@ -258,7 +258,7 @@ class Intake:
 
     def _label_columns(self, piece: Piece, found: Columns, kept: Ints | None) -> Labels:
         models, idents, said, seconds = found
-        values, types, keys = _listed(said), types_of(said), piece.keys(kept)
+        values, types, keys = list(listed(said)), types_of(said), piece.keys(kept)
         slots, strange = self._slots_of(keys, None) if models is None else self._label_slots(keys.each, models)
         order, time_ms, stamps, offset = piece.columns(kept)
         ts, wrong = times(seconds, stamps)
@@ -301,7 +301,3 @@ def _opened(packed: list[Any]) -> tuple[list[Any], list[bytes]]:
         [None if row is None else columns_of_packed(row) for row in packed],
         [b"" if row is None else row[FEATURES] for row in packed],
     )
-
-
-def _listed(values: Sequence[Any] | NDArray[Any]) -> list[Any]:
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)

@@ -44,7 +44,7 @@ def distinct(slots: Ints, values: Sequence[Any] | Floats, numbers: Floats | None
         cells = _cells(slots, numbers)
         if cells is not None:
             return {divmod(cell, cells[1]) for cell in np.bincount(cells[0]).nonzero()[0].tolist()}
-    said = _listed(values)
+    said = listed(values)
     first = int(slots[0]) if len(slots) else -1
     if (slots == first).all():
         return {(first, value) for value in set(said)}
@@ -59,7 +59,7 @@ def translated(slots: Ints, values: Sequence[Any] | Floats, numbers: Floats | No
         for (slot, value), number in found.items():
             table[slot * cells[1] + int(value)] = number
         return table.take(cells[0])
-    said = _listed(values)
+    said = listed(values)
     if len({slot for slot, _ in found}) == 1:
         by_value = {value: number for (_, value), number in found.items()}
         return np.fromiter(map(by_value.__getitem__, said), np.float64, len(slots))
@@ -77,5 +77,6 @@ def _cells(slots: Ints, numbers: Floats | None) -> tuple[Ints, int] | None:
     return slots * width + whole, width
 
 
-def _listed(values: Sequence[Any] | Floats) -> Sequence[Any]:
+def listed(values: Sequence[Any] | NDArray[Any]) -> Sequence[Any]:
+    """Return the values of an array as Python's own, and others as they are."""
     return values.tolist() if isinstance(values, np.ndarray) else values
