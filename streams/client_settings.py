@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,12 @@ READER_MEMORY_BYTES = 64 * MIB
 INSECURE = "insecure"
 QUIET_S = 60.0
 MAX_TOLD = 1_000
-HARMLESS = "Coordinator load in progress"
+# What a broker just started makes every client say; and one `[kafka]` table serves consumers and producers.
+HARMLESS = (
+    "Coordinator load in progress",
+    "will be ignored by this producer instance",
+    "will be ignored by this consumer instance",
+)
 
 log = logging.getLogger("driftloop.kafka")
 
@@ -28,9 +34,9 @@ class OncePerMinute(logging.Filter):
         self._told: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return False for a message told within the last minute, and for what a broker just started makes every client say."""
+        """Return False for a message told within the last minute, and for one that asks for nothing."""
         text = re.sub(r"\d+", "", record.getMessage())
-        if HARMLESS in text:
+        if any(part in text for part in HARMLESS):
             return False
         if record.created - self._told.get(text, 0.0) < QUIET_S:
             return False
@@ -106,7 +112,7 @@ def shown_address(settings: Settings) -> str:
     return ",".join(part.rpartition("@")[2].strip() for part in settings.bootstrap_servers.split(","))
 
 
-def fetch_properties(memory_bytes: int) -> dict[str, Any]:
+def fetch_properties(memory_bytes: int, wait_ms: int = 100) -> dict[str, Any]:
     """Return fetch sizes bounded by memory; librdkafka's defaults cost a factor of 2.8 at 700-byte events."""
     fetch_bytes = max(MIB, min(64 * MIB, memory_bytes // 4))
     return {
@@ -116,14 +122,17 @@ def fetch_properties(memory_bytes: int) -> dict[str, Any]:
         "queued.max.messages.kbytes": max(1024, memory_bytes // 1024),
         "queued.min.messages": 400_000,
         "fetch.queue.backoff.ms": 10,
-        "fetch.wait.max.ms": 100,
+        "fetch.wait.max.ms": wait_ms,
     }
 
 
-def reader_properties(settings: Settings) -> dict[str, Any]:
-    """Return the properties of a consumer that assigns itself partitions and sees only what is committed."""
+def reader_properties(settings: Settings, fetch: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the properties of a consumer that assigns itself partitions and sees only what is committed.
+
+    What the user set goes before the fetch sizes given.
+    """
     return {
-        **fetch_properties(READER_MEMORY_BYTES),
+        **(fetch_properties(READER_MEMORY_BYTES) if fetch is None else fetch),
         **base_properties(settings),
         # Never joined: the client insists on a name.
         "group.id": "driftloop-reader",

@@ -172,13 +172,10 @@ class Readers:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         memory_bytes = settings.data_plane.fetch_memory_bytes
-        base = {**reader_properties(settings), "auto.offset.reset": "error", "fetch.wait.max.ms": 20}
-        self._consumers = {
-            kind: Consumer(
-                {**base, **fetch_properties(int(memory_bytes * MEMORY_SHARES[kind])), "fetch.wait.max.ms": 20}, logger=log
-            )
-            for kind in DATA_PLANE_INPUTS
-        }
+        self._consumers = {}
+        for kind in DATA_PLANE_INPUTS:
+            properties = reader_properties(settings, fetch_properties(int(memory_bytes * MEMORY_SHARES[kind]), wait_ms=20))
+            self._consumers[kind] = Consumer({**properties, "auto.offset.reset": "error"}, logger=log)
         self._pulses = {kind: Pulse(consumer, settings.topic(kind)) for kind, consumer in self._consumers.items()}
         self._parts: set[int] = set()
         self._paused: set[tuple[str, int]] = set()

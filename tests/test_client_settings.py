@@ -73,6 +73,14 @@ def test_fetch_sizes_stay_within_the_memory_given() -> None:
     assert fetch_properties(256 << 20)["fetch.message.max.bytes"] == 2 << 20
 
 
+def test_what_the_user_set_goes_before_fetch_sizes_of_ours() -> None:
+    settings = Settings(kafka={"fetch.message.max.bytes": "70000"})
+    ours = fetch_properties(256 << 20, wait_ms=20)
+    for properties in (reader_properties(settings), reader_properties(settings, ours), member_properties(settings, MEMBER)):
+        assert properties["fetch.message.max.bytes"] == "70000"
+    assert reader_properties(Settings(), ours).items() >= ours.items()
+
+
 def test_an_address_is_shown_without_credentials() -> None:
     assert shown_address(Settings(kafka={"bootstrap.servers": "me:hush@a:1, b:2"})) == "a:1,b:2"
 
@@ -90,3 +98,4 @@ def test_a_message_is_told_once_a_minute_whatever_its_numbers() -> None:
     assert told("another thing", 1059.0)
     assert told("connect to 127.0.0.1:9 failed after 3ms", 1061.0)
     assert not told("GETPID: Broker: Coordinator load in progress: retrying", 2000.0)
+    assert not told("property fetch.wait.max.ms is a consumer property and will be ignored by this producer instance", 3000.0)
