@@ -4,6 +4,7 @@ DriftloopError                 1  anything below
 ├── SettingsInvalid            2  a settings file or variable is wrong; all problems in one message
 ├── NotFound                   3  a model, version, job or file that is not there
 ├── Conflict                   4  the world is not as the command needs it
+│   ├── SlotTaken              4  another process works under the slot of this one
 │   └── TopicMismatch          4  a topic exists with another partition count or clean-up policy
 ├── BrokerUnavailable          5  no broker answers
 ├── GateRejected               6  the candidate did not beat the champion
@@ -45,6 +46,10 @@ class Conflict(DriftloopError):
     """Say what stands in the way of the command."""
 
     exit_code = 4
+
+
+class SlotTaken(Conflict):
+    """Say which slot another process has taken."""
 
 
 class TopicMismatch(Conflict):

@@ -8,6 +8,7 @@ broker itself was away, every client is made anew as well: some come back from a
 from __future__ import annotations
 
 import gc
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from confluent_kafka import Producer, TopicPartition
 from ..detectors.effects import Effects
 from ..schemas.cloudevents import encode_event
 from ..schemas.dead_letters import dead_letter_headers
-from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, TopicMismatch
+from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, SlotTaken, TopicMismatch
 from ..schemas.events import DriftClosed, DriftOpened, DriftUpdated
 from ..schemas.records import Batch
 from ..schemas.topics import DATA_PLANE_INPUTS
@@ -37,6 +38,7 @@ DRIFT = (DriftOpened, DriftUpdated, DriftClosed)
 HOLD_BATCHES = 10
 MAX_ROLLBACKS = 8  # in a row
 RETRY_S = 1.0
+GHOST_S = 60.0
 MAX_MISMATCHES = 30  # in a row: a broker that has just started may not know its topics yet
 
 
@@ -76,10 +78,10 @@ class DataPlane:
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, then commit what was begun. Waits out a broker that goes away once it was there.
 
-        Raises Conflict where another process has the slot or the broker refuses what is written, SnapshotInvalid, TopicMismatch,
-        BrokerUnavailable for a broker that never was there, DriftloopError for a fault of the monitor.
+        Raises SlotTaken where another process has the slot, Conflict where the broker refuses what is written, SnapshotInvalid,
+        TopicMismatch, BrokerUnavailable for a broker that never was there, DriftloopError for a fault of the monitor.
         """
-        mismatches = 0
+        mismatches, renewed_at = 0, -math.inf
         while True:
             self._forget()
             try:
@@ -90,6 +92,12 @@ class DataPlane:
                 if not self._was_up or stop.is_set() or mismatches > MAX_MISMATCHES:
                     raise
                 log.error("going on with new clients in %g s: %s", RETRY_S, problem)
+                renewed_at = time.monotonic()
+            except SlotTaken as problem:
+                # A broker that comes back may take up what a client given up asked for after what its successor did, and fence that.
+                if stop.is_set() or time.monotonic() - max(renewed_at, self._producer.gave_up_at) > GHOST_S:
+                    raise
+                log.error("going on with new clients in %g s, after an outage: %s", RETRY_S, problem)
             stop.wait(RETRY_S)
 
     def _forget(self) -> None:
@@ -287,7 +295,7 @@ class DataPlane:
             self._stale = False
 
     def _confirm(self) -> None:
-        """Raise Conflict if the group gave the slot to another process while this one slept; a heartbeat's answer tells."""
+        """Raise SlotTaken if the group gave the slot to another process while this one slept; a heartbeat's answer tells."""
         heartbeat_s = heartbeat_interval_s(self.config.session_timeout_s)
         deadline = time.monotonic() + (2 * heartbeat_s if time.monotonic() - self._polled_at > heartbeat_s else 0.0)
         self._poll()

@@ -18,7 +18,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from ..schemas.errors import BrokerUnavailable, Conflict
+from ..schemas.errors import BrokerUnavailable, Conflict, SlotTaken
 from ..schemas.records import Record
 from ..settings import Settings
 from .bounded_call import bounded, close_member
@@ -91,7 +91,7 @@ class KafkaWork:
         self._join()
 
     def take(self, timeout_s: float) -> Record | None:
-        """Return the next record, the one in hand first; raises Conflict once another process has the slot."""
+        """Return the next record, the one in hand first; raises SlotTaken once another process has the slot."""
         if self._held is not None and self.keep():
             return self._held
         self._held = None
@@ -322,7 +322,7 @@ class KafkaWork:
         if error.code() in DISPLACED or error.fatal():
             self._fenced = True
             if not quiet:
-                raise Conflict(
+                raise SlotTaken(
                     f"slot must belong to one process, got another one with slot {self._member.slot} of {self._member.group}: {error.str()}"
                 )
         elif error.code() != KafkaError._PARTITION_EOF:
@@ -331,7 +331,7 @@ class KafkaWork:
 
     def _resume(self) -> None:
         if self._fenced:
-            raise Conflict(
+            raise SlotTaken(
                 f"slot must belong to one process, got another one with slot {self._member.slot} of {self._member.group}"
             )
         if self._paused:

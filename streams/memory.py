@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ..schemas.errors import Conflict
+from ..schemas.errors import Conflict, SlotTaken
 from ..schemas.partitions import partition_of
 from ..schemas.records import Record
 from .transport import Outgoing, Reader, Sender, Start, Work
@@ -179,7 +179,7 @@ class MemoryWork:
         self._held: Record | None = None
 
     def take(self, timeout_s: float) -> Record | None:
-        """Return the next record, the one in hand first; raises Conflict once another member has the slot."""
+        """Return the next record, the one in hand first; raises SlotTaken once another member has the slot."""
         deadline = time.monotonic() + timeout_s
         changed = self._transport._changed
         with changed:
@@ -233,7 +233,7 @@ class MemoryWork:
 
     def _refuse_fenced(self) -> None:
         if self._group.members.get(self._slot) not in (self, None):
-            raise Conflict(f"slot must belong to one process, got another one with slot {self._slot} of {self._name[0]}")
+            raise SlotTaken(f"slot must belong to one process, got another one with slot {self._slot} of {self._name[0]}")
         # A member whose session timed out joins again by asking for more.
         self._group.members[self._slot] = self
 

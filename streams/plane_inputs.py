@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from ..schemas.errors import BrokerUnavailable, Conflict, SnapshotInvalid, TopicMismatch
+from ..schemas.errors import BrokerUnavailable, SlotTaken, SnapshotInvalid, TopicMismatch
 from ..schemas.topics import DATA_PLANE_INPUTS
 from ..settings import Settings
 from .bounded_call import close_member
@@ -101,14 +101,14 @@ class Group:
         self._consumer.subscribe(list(self._topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._was_lost)
 
     def poll(self, timeout_s: float = 0.0) -> None:
-        """Stay a member and run the callbacks; raises Conflict once another process has the slot."""
+        """Stay a member and run the callbacks; raises SlotTaken once another process has the slot."""
         for message in self._consumer.consume(10, timeout_s):
             error = message.error()
             if error is None:
                 continue
             if error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
                 slot = self._settings.data_plane.slot
-                raise Conflict(f"slot must belong to one process, got another one with slot {slot}: {error.str()}")
+                raise SlotTaken(f"slot must belong to one process, got another one with slot {slot}: {error.str()}")
             log.warning("the group goes on after: %s", error.str())
 
     def check(self) -> None:

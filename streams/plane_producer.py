@@ -3,12 +3,13 @@
 Retriable: the same call again within a deadline. Asks for an abort: abort, the caller rolls back (`MustRollBack`). Any timeout: the
 outcome is unknown, and librdkafka (no KIP-890) might apply it to the next transaction, so the producer is thrown away and a new one with
 the same id fences it (`OutcomeUnknown`; the caller reads the committed pointer). Fatal or fenced: another process has the slot
-(`Conflict`), unless this process slept past its transaction's timeout, in which case the broker itself may have taken the epoch away.
+(`SlotTaken`), unless this process slept past its transaction's timeout, in which case the broker itself may have taken the epoch away.
 A record that the broker refuses would be refused again: `Conflict`, with its topic and size.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError
+from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, SlotTaken
 from ..schemas.records import Headers
 from ..settings import Settings
 from .bounded_call import bounded
@@ -71,9 +72,10 @@ class PlaneProducer:
         self._client: Any = None
         self._began_at = 0.0
         self.in_transaction = False
+        self.gave_up_at = -math.inf  # monotonic, a client whose start was not answered: the broker may still take it up
 
     def start(self, patience_s: float = INIT_TIMEOUT_S) -> None:
-        """Make a new client and fence every earlier one with this id, aborting what it left open; raises BrokerUnavailable, Conflict."""
+        """Make a new client and fence every earlier one with this id, aborting what it left open; raises BrokerUnavailable, SlotTaken."""
         self.in_transaction = False
         if self._client is not None:
             with suppress(KafkaException):
@@ -88,6 +90,8 @@ class PlaneProducer:
                 error = problem.args[0]
                 if error.code() in FENCED or error.fatal():
                     raise self._taken(error) from None
+                if error.code() in TIMEOUTS:
+                    self.gave_up_at = time.monotonic()
                 if time.monotonic() > deadline or not (error.retriable() or error.code() in TIMEOUTS):
                     raise BrokerUnavailable(
                         f"transactions must begin, got: {error.str()} (broker {shown_address(self._settings)})"
@@ -175,6 +179,6 @@ class PlaneProducer:
         where = f"{message.topic()}/{message.partition()}, {size_bytes} bytes and headers"
         self._refused = f"{error.str()} ({where}); see max.message.bytes of the topic"
 
-    def _taken(self, error: KafkaError) -> Conflict:
+    def _taken(self, error: KafkaError) -> SlotTaken:
         slot, group = self._settings.data_plane.slot, self._settings.monitor_group
-        return Conflict(f"slot must belong to one process, got another one with slot {slot} of {group}: {error.str()}")
+        return SlotTaken(f"slot must belong to one process, got another one with slot {slot} of {group}: {error.str()}")

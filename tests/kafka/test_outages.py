@@ -122,6 +122,37 @@ def test_a_deaf_data_plane_starts_over_and_loses_nothing(topics: Settings, monke
     assert {topic for topic, _ in found} == {settings.topic("drift"), settings.topic("metrics")}
 
 
+class Haunted(Producer):
+    """Be fenced, as the second of its name, by what the first one asked for before it was given up."""
+
+    made = 0
+
+    def __init__(self, properties: dict[str, Any], **named: Any) -> None:
+        super().__init__(properties, **named)
+        self._properties = properties
+
+    def init_transactions(self, *arguments: Any) -> None:
+        super().init_transactions(*arguments)
+        Haunted.made += 1
+        if Haunted.made == 2:
+            Producer({**self._properties, "log_level": 0}).init_transactions(WAIT_S)
+
+
+def test_a_data_plane_outlives_a_request_of_the_client_it_gave_up(topics: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Planes(Deaf):
+        HEARS = 4
+        DEAF = 4
+
+    monkeypatch.setattr(plane_inputs, "Consumer", Planes)
+    Haunted.made = 0
+    settings = own(topics, batch_records=100, commit_records=300)
+    send(settings, 0, 3_000)
+    with running(DataPlane(settings, Haunted)) as failures:
+        wait_committed(settings, failures)
+    assert (Haunted.made, Planes.made) == (3, 12)
+    assert told(settings) == told_in_memory(settings)
+
+
 def test_a_commit_that_never_returns_is_given_up(topics: Settings) -> None:
     answered = threading.Event()
 
