@@ -113,6 +113,8 @@ class DataPlane:
         self._group = Group(self.settings, self._on_assign, self._on_revoke, self._on_lost)
         self._readers = Readers(self.settings)
         self._restorer = Restorer(self.settings, self._group, self._readers)
+        # Not the clients that were given up: what is frozen is never freed, and each holds threads.
+        gc.collect()
         gc.freeze()
         try:
             self._group.join()
@@ -121,6 +123,7 @@ class DataPlane:
             self._guarded(self._commit)
         finally:
             self._close()
+            gc.unfreeze()
 
     def _step(self) -> None:
         wait_s = 0.0 if self._held else self.config.linger_s

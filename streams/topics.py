@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -30,18 +32,20 @@ class AskedAdmin(AdminClient):
     """Remember what went wrong last: a call that fails says only that no broker answered, not that a password is wrong."""
 
     def __init__(self, settings: Settings) -> None:
-        self._told: str | None = None
-        properties: dict[str, Any] = {**base_properties(settings), "log_level": 2, "error_cb": self._tell}
+        self._told: deque[str] = deque(maxlen=1)
+        # No method of this client: one that holds itself keeps its threads until the garbage collector comes by.
+        properties: dict[str, Any] = {**base_properties(settings), "log_level": 2, "error_cb": partial(_keep, self._told)}
         super().__init__(properties, logger=log)
 
     def why(self) -> str | None:
         """Return the newest reason, if any was told."""
         self.poll(0)
-        return self._told
+        return self._told[0] if self._told else None
 
-    def _tell(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._told = error.str()
+
+def _keep(told: deque[str], error: KafkaError) -> None:
+    if error.code() != KafkaError._ALL_BROKERS_DOWN:
+        told.append(error.str())
 
 
 def admin_client(settings: Settings) -> AskedAdmin:

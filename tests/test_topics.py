@@ -1,5 +1,8 @@
 """Topics on the real broker: made once, checked, every mismatch told at once."""
 
+import gc
+import weakref
+
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
@@ -99,3 +102,15 @@ def test_a_password_in_an_address_is_told_nowhere(caplog: pytest.LogCaptureFixtu
 def test_an_unknown_property_is_a_settings_error() -> None:
     with pytest.raises(SettingsInvalid, match=r"sasl\.pasword"):
         ensure_topics(Settings(kafka={"sasl.pasword": "hush"}), timeout_s=0.5)
+
+
+def test_a_client_goes_with_the_last_who_holds_it() -> None:
+    admin = admin_client(Settings(kafka={"bootstrap.servers": "127.0.0.1:9"}))
+    held = weakref.ref(admin)
+    gc.disable()
+    try:
+        assert admin.why() is None
+        del admin
+        assert held() is None
+    finally:
+        gc.enable()
