@@ -32,23 +32,15 @@ def submit(  # noqa: PLR0913 - one argument an option
 
     Example: driftloop jobs submit fraud --recipe repair --wait
     """
-    from .schemas.cloudevents import encode_event
-    from .schemas.errors import BrokerUnavailable
     from .schemas.events import JobRequested
-    from .streams.transport import Outgoing
+    from .streams.outgoing import publish
 
     state = state_of(context)
     settings, transport = state.settings, state.transport()
     chosen = f"user-{uuid.uuid4().hex[:12]}" if job_id is None else job_id
     event = JobRequested(model=model, job_id=chosen, recipe=recipe, requested_by="user")
     transport.end_offsets(settings.topic("jobs"))
-    sender = transport.sender()
-    try:
-        sender.send(Outgoing(settings.topic("jobs"), *encode_event(event, time.time())))
-        if sender.flush(30.0):
-            raise BrokerUnavailable(f"the request must be acknowledged within 30 s ({settings.bootstrap_servers})")
-    finally:
-        sender.close()
+    publish(settings, transport, event)
     state.say(f"job {chosen} requested")
     view = _wait(state, chosen, timeout) if wait else None
     if json:

@@ -138,7 +138,8 @@ def rollback(
 
     Example: driftloop model rollback fraud
     """
-    from .streams.publishing import known_model, tell
+    from .streams.outgoing import publish
+    from .streams.publishing import known_model
     from .streams.registry import read_registry
 
     state = state_of(context)
@@ -146,7 +147,7 @@ def rollback(
     registry = read_registry(transport, state.settings)
     known_model(registry, name)
     event = registry.rollback(name, reason)
-    tell(state.settings, transport, event)
+    publish(state.settings, transport, event)
     if json:
         print_json(event)
     else:

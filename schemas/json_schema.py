@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from . import events
 from .errors import NotFound
+from .topics import KIND_OF
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-SINGLE = (events.PredictionMade, events.LabelArrived, events.ResourcesSampled, events.MetricsComputed)
-UNIONS = (events.DriftEvent, events.AlertEvent, events.JobCommand, events.JobEvent, events.ModelEvent)
 
 
 def event_types() -> tuple[type[events.Event], ...]:
     """Return every event type, sorted by name."""
-    found = [*SINGLE, *(kind for union in UNIONS for kind in get_args(union))]
-    return tuple(sorted(found, key=lambda kind: kind.__name__))
+    return tuple(sorted(KIND_OF, key=lambda kind: kind.__name__))
 
 
 def json_schema(name: str | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -50,6 +50,20 @@ KINDS: dict[str, TopicKind] = {
 
 DATA_PLANE_INPUTS = ("models", "predictions", "labels")
 """Read by the data plane, in the order in which records with the same time stamp are taken."""
+
+
+def _carried(kind: TopicKind) -> tuple[type[events.Event], ...]:
+    """Return the event types of a topic; the inputs of one type are no union."""
+    return () if kind.carries is None else get_args(kind.carries) or (kind.carries,)
+
+
+KIND_OF: dict[type[events.Event], str] = {carried: kind.name for kind in KINDS.values() for carried in _carried(kind)}
+"""The one topic of every event type, by its short name."""
+
+
+def topic_of(event: events.Event) -> str:
+    """Return the short name of the topic that carries this event; the only place that decides where an event goes."""
+    return KIND_OF[type(event)]
 
 
 def topic_name(prefix: str, kind: str) -> str:

@@ -6,23 +6,21 @@ topics hold it anyway, a few records an episode, so there is no second copy that
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 
 from ..schemas import codecs
-from ..schemas.cloudevents import encode_event
 from ..schemas.dead_letters import DeadLetter, dead_letter_headers
 from ..schemas.errors import EventInvalid
-from ..schemas.events import AlertFired, AlertResolved, Event, JobProgressed, JobRequested, JobStarted
+from ..schemas.events import Event, JobProgressed, JobStarted
 from ..schemas.records import Record
 from ..schemas.topics import KINDS
 from ..settings import Settings
+from .outgoing import outgoing
 from .policy import ModelState, Policy
 from .transport import Outgoing, Transport
 
 # The order in which a rebuild folds them: a request counts for an episode that is known, an end for a job that is.
 FOLDED = ("drift", "jobs", "job-events", "alerts")
-SENT_TO = {JobRequested: "jobs", AlertFired: "alerts", AlertResolved: "alerts"}
 READ_RECORDS = 5_000
 POLL_S = 0.2
 
@@ -61,7 +59,7 @@ class ControlState:
 
     def outgoing(self, event: Event) -> Outgoing:
         """Return the record of an event that the control plane tells."""
-        return Outgoing(self._settings.topic(SENT_TO[type(event)]), *encode_event(event, time.time()))
+        return outgoing(self._settings, event)
 
     def dead_letter(self, record: Record, problem: Exception) -> Outgoing:
         """Return the dead letter of a record that is no event or that could not be handled."""

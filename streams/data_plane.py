@@ -19,22 +19,20 @@ import msgspec
 from confluent_kafka import Producer, TopicPartition
 
 from ..detectors.effects import Effects
-from ..schemas.cloudevents import encode_event
 from ..schemas.dead_letters import dead_letter_headers
 from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, SlotTaken, TopicMismatch
-from ..schemas.events import DriftClosed, DriftOpened, DriftUpdated
 from ..schemas.records import Batch
-from ..schemas.topics import DATA_PLANE_INPUTS
+from ..schemas.topics import DATA_PLANE_INPUTS, topic_of
 from ..settings import Settings
 from .checkpoint import MANIFEST_KEY, encode_pointer, part_key
 from .client_settings import heartbeat_interval_s, log
 from .commit_policy import CommitPolicy
 from .held_partition import HeldPartition
+from .outgoing import outgoing
 from .plane_inputs import Group, Readers
 from .plane_producer import INIT_PATIENCE_S, INIT_TIMEOUT_S, MustRollBack, OutcomeUnknown, PlaneProducer
 from .plane_restore import Restorer
 
-DRIFT = (DriftOpened, DriftUpdated, DriftClosed)
 HOLD_BATCHES = 10
 MAX_ROLLBACKS = 8  # in a row
 RETRY_S = 1.0
@@ -213,12 +211,10 @@ class DataPlane:
 
     def _send(self, partition: int, effects: Effects) -> bool:
         alert = False
-        drift, metrics = self.settings.topic("drift"), self.settings.topic("metrics")
         for event in effects.events:
-            is_drift = isinstance(event, DRIFT)
-            alert = alert or is_drift
-            key, value, headers = encode_event(event, time.time())
-            self._producer.produce(drift if is_drift else metrics, partition, key, value, headers)
+            alert = alert or topic_of(event) == "drift"
+            record = outgoing(self.settings, event, partition)
+            self._producer.produce(record.topic, partition, record.key, record.value, record.headers)
         for letter in effects.dead_letters:
             headers = tuple(dead_letter_headers(letter))
             self._producer.produce(f"{letter.topic}.dlq", letter.partition, letter.key, letter.value, headers)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 
 from ..detectors.effects import Effects
 from ..detectors.monitor import Monitor
-from ..schemas.cloudevents import encode_event
 from ..schemas.dead_letters import dead_letter_headers
-from ..schemas.events import MetricsComputed
 from ..schemas.records import Batch, Record, Slice
 from ..schemas.topics import DATA_PLANE_INPUTS
 from ..settings import Settings
 from .memory import MemoryTransport
 from .merge import Merge
+from .outgoing import outgoing
 from .transport import Outgoing
 
 READ_RECORDS = 5_000
@@ -69,12 +67,7 @@ class MemoryPlane:
 
     def _outputs(self, partition: int, effects: Effects) -> list[Outgoing]:
         """Return what a batch gave, for the partition that it came from."""
-        topic, produced_at = self._settings.topic, time.time()
-        outputs = []
-        for event in effects.events:
-            key, value, headers = encode_event(event, produced_at)
-            name = topic("metrics" if isinstance(event, MetricsComputed) else "drift")
-            outputs.append(Outgoing(name, key, value, headers, partition=partition))
+        outputs = [outgoing(self._settings, event, partition) for event in effects.events]
         for letter in effects.dead_letters:
             said = tuple(dead_letter_headers(letter))
             outputs.append(Outgoing(f"{letter.topic}.dlq", letter.key, letter.value, said, partition=partition))

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..compression.onnx_file import check_signature, load_onnx, signature_of
 from ..compression.store import ArtifactStore
-from ..schemas.cloudevents import encode_event
-from ..schemas.errors import BrokerUnavailable, Conflict, NotFound
-from ..schemas.events import ModelEvent, ModelPromoted, ModelRegistered, Scalar, Signature
+from ..schemas.errors import Conflict, NotFound
+from ..schemas.events import ModelPromoted, ModelRegistered, Scalar, Signature
 from ..schemas.manifest import Manifest
 from ..settings import Settings
+from .outgoing import publish
 from .registry import Registry, read_registry
-from .transport import Outgoing, Transport
+from .transport import Transport
 
-FLUSH_S = 30.0
 TRIES = 5
 
 
@@ -72,7 +70,7 @@ def register(settings: Settings, transport: Transport, new: NewModel) -> ModelRe
             parent_version=None if parent is None else parent.version,
             metric=new.metric,
         )
-        tell(settings, transport, event)
+        publish(settings, transport, event)
         # Somebody else may have taken the number at the same moment: the topic's order says who has it.
         after = {one.version: one for one in read_registry(transport, settings).versions(new.model)}
         if after[event.version].digest == event.digest:
@@ -92,7 +90,7 @@ def promote(settings: Settings, transport: Transport, wanted: tuple[str, int], r
     event = ModelPromoted(
         model=model, version=version, digest=chosen.digest, reason=reason, previous_version=previous, metric=chosen.metric
     )
-    tell(settings, transport, event)
+    publish(settings, transport, event)
     return event
 
 
@@ -111,17 +109,6 @@ def known_model(registry: Registry, model: str) -> list[ModelRegistered]:
         there = ", ".join(registry.models)
         raise NotFound(f"model must be registered, got {model!r} ({f'models are {there}' if there else 'there is none yet'})")
     return versions
-
-
-def tell(settings: Settings, transport: Transport, event: ModelEvent) -> None:
-    """Write one event to the models topic; raises BrokerUnavailable unless it is kept."""
-    sender = transport.sender()
-    try:
-        sender.send(Outgoing(settings.topic("models"), *encode_event(event, time.time())))
-        if sender.flush(FLUSH_S):
-            raise BrokerUnavailable(f"the event must be acknowledged within {FLUSH_S:g} s ({settings.topic('models')})")
-    finally:
-        sender.close()
 
 
 def _manifest(new: NewModel, parent: ModelRegistered | None) -> Manifest:

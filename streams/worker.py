@@ -8,7 +8,6 @@ import threading
 import time
 
 from ..schemas import codecs
-from ..schemas.cloudevents import encode_event
 from ..schemas.dead_letters import DeadLetter, dead_letter_headers
 from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, EventInvalid, JobError
 from ..schemas.events import (
@@ -17,7 +16,6 @@ from ..schemas.events import (
     JobCommand,
     JobFailed,
     JobFinished,
-    JobProgressed,
     JobRequested,
     JobStarted,
 )
@@ -25,12 +23,12 @@ from ..schemas.records import Record
 from ..settings import Settings
 from .job_run import JobLost, JobRun
 from .job_view import JobView
+from .outgoing import outgoing
 from .transport import Outgoing, Transport
 
 TAKE_S = 0.2
 RETRY_S = 2.0
 FLUSH_S = 5.0
-KEPT_IN_JOB_EVENTS = (JobStarted, JobProgressed, JobFinished, JobFailed)
 CAUSES: dict[str, Cause] = {cause: cause for cause in ("error", "timeout", "memory", "crashed", "cancelled")}
 log = logging.getLogger("driftloop.worker")
 
@@ -128,11 +126,11 @@ class Worker:
 
     def _end(self, record: Record, request: JobRequested, attempt: int, events: list[Event]) -> None:
         try:
-            done = self._work.finish(record, [self._outgoing(event) for event in events])
+            done = self._work.finish(record, [outgoing(self._settings, event) for event in events])
         except Conflict as problem:
             log.error("job %s could not tell its outcome: %s", request.job_id, problem)
             events = [_failed(request, attempt, time.monotonic(), JobError("error", str(problem)))]
-            done = self._work.finish(record, [self._outgoing(event) for event in events])
+            done = self._work.finish(record, [outgoing(self._settings, event) for event in events])
         if not done:
             log.info("job %s was ended by another worker", request.job_id)
             return
@@ -145,12 +143,8 @@ class Worker:
 
     def _tell(self, event: Event) -> None:
         """Tell of progress, outside the transaction: it may be seen of an attempt that fails later."""
-        self._sender.send(self._outgoing(event))
+        self._sender.send(outgoing(self._settings, event))
         self._sender.flush(FLUSH_S)
-
-    def _outgoing(self, event: Event) -> Outgoing:
-        kind = "job-events" if isinstance(event, KEPT_IN_JOB_EVENTS) else "models"
-        return Outgoing(self._settings.topic(kind), *encode_event(event, time.time()))
 
     def _dead_letter(self, record: Record, problem: EventInvalid) -> Outgoing:
         letter = DeadLetter(

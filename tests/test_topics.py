@@ -6,13 +6,26 @@ import weakref
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
+from driftloop.schemas import events
 from driftloop.schemas.config import TopicsConfig
 from driftloop.schemas.errors import BrokerUnavailable, SettingsInvalid, TopicMismatch
-from driftloop.schemas.topics import KINDS
+from driftloop.schemas.json_schema import event_types
+from driftloop.schemas.topics import KIND_OF, KINDS, topic_of
 from driftloop.settings import Settings
 from driftloop.streams.kafka import KafkaTransport
 from driftloop.streams.topics import admin_client, check_topics, delete_topics, ensure_topics, partition_counts
 from driftloop.streams.transport import Outgoing
+
+
+def test_every_event_has_one_topic_and_a_schema() -> None:
+    defined = {
+        kind
+        for kind in vars(events).values()
+        if isinstance(kind, type) and issubclass(kind, events.Event) and kind is not events.Event
+    }
+    assert set(KIND_OF) == defined == set(event_types())
+    assert topic_of(events.JobCancelled(model="m", job_id="j")) == "jobs"
+    assert topic_of(events.LabelArrived(model="m", prediction_id="p", label=1)) == "labels"
 
 
 @pytest.mark.kafka
