@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from ..schemas.config import MonitorConfig
 from ..schemas.errors import EventInvalid
 from ..schemas.events import LabelArrived, PredictionMade, Signature
 from ..schemas.layouts import MAX_VERSION
+from ..schemas.values import FLOAT32_MAX, seconds, taken
 from .model_table import MAX_WHOLE, Model, is_whole, kind_of
 
-FLOAT32_MAX = 3.4028234663852886e38
 YEAR_2000_S = 946_684_800.0
 MAX_ID_CHARACTERS = 256
 MAX_TEXT_BYTES = 256
@@ -24,13 +24,6 @@ MAX_LABEL_BYTES = 65_536
 MAX_NAME_BYTES = 262_144
 MAX_SIGNATURE_CLASSES = 10_000
 MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}", re.ASCII)
-
-
-def seconds(ts: float | datetime) -> float:
-    """Return seconds since 1970; a time without a zone is UTC."""
-    if isinstance(ts, datetime):
-        return (ts if ts.tzinfo is not None else ts.replace(tzinfo=UTC)).timestamp()
-    return float(ts)
 
 
 class Admission:
@@ -102,8 +95,8 @@ class Admission:
         if isinstance(value, str):
             if not 1 <= len(value.encode()) <= MAX_TEXT_BYTES:
                 raise EventInvalid("invalid", f"{what} must be 1 to {MAX_TEXT_BYTES} bytes of text, got {len(value.encode())}")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            finite(what, value)
+        elif value is not None:
+            taken(value, "output", what)
 
     def output(self, value: Any, width: int | None, model: Model) -> None:
         """Check an output of its kind, and the number of its scores (None without any), against what is known of the model."""

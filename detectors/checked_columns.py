@@ -11,7 +11,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from ..schemas.layouts import Layout
-from .admission import FLOAT32_MAX, MAX_TEXT_BYTES, seconds
+from ..schemas.values import FLOAT32_MAX, LEAST_WHOLE, MOST_WHOLE, seconds
+from .admission import MAX_TEXT_BYTES
 from .columns import Floats, Ints
 from .model_table import KIND_CODES, ModelTable, kind_of
 from .pending import WIDEST, Ids
@@ -153,7 +154,7 @@ def strange_outputs(rows: Predictions, table: ModelTable) -> Wrong:
     """Return which outputs are of another kind than the model's others, no class of its signature, or not finite."""
     facts = table.facts()
     wrong = _unlike((rows.slot, rows.outputs, rows.numbers), rows.types, facts.kinds, facts.lookups)
-    return wrong | strange_labels(rows.outputs, rows.numbers)
+    return wrong | strange_scalars(rows.outputs, rows.numbers, rows.types)
 
 
 def _unlike(rows: tuple[Ints, list[Any], Floats | None], types: set[type], kinds: Ints, known: Sequence[Any]) -> Wrong:
@@ -189,10 +190,14 @@ def strange_pairs(labels: Labels, table: ModelTable) -> Wrong:
     return wrong
 
 
-def strange_labels(values: Sequence[Any], numbers: Floats | None) -> Wrong:
-    """Return which labels are not finite, or too long."""
+def strange_scalars(values: Sequence[Any], numbers: Floats | None, types: set[type]) -> Wrong:
+    """Return which outputs or labels are not finite, whole numbers of more than 64 bits, or too long."""
     if numbers is not None:
-        return ~(np.abs(numbers) <= FLOAT32_MAX)
+        wrong: Wrong = ~(np.abs(numbers) <= FLOAT32_MAX)
+        if int in types:
+            # As float64 the ends of the range cannot be told from what lies beyond them: admission looks at the number itself.
+            wrong |= np.abs(numbers) >= -LEAST_WHOLE
+        return wrong
     return np.fromiter((_odd(value) for value in values), np.bool_, len(values))
 
 
@@ -201,4 +206,6 @@ def _odd(value: Any) -> bool:
         return False
     if kind_of(value) == "text":
         return not 1 <= len(value) <= MAX_TEXT_BYTES // 4 and not 1 <= len(value.encode()) <= MAX_TEXT_BYTES
+    if isinstance(value, int):
+        return not LEAST_WHOLE <= value <= MOST_WHOLE
     return not -FLOAT32_MAX <= value <= FLOAT32_MAX

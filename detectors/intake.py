@@ -10,7 +10,8 @@ import numpy as np
 import xxhash
 
 from ..schemas.layouts import Layout, label_columns, prediction_columns
-from .admission import FLOAT32_MAX, MAX_LABEL_BYTES, YEAR_2000_S
+from ..schemas.values import FLOAT32_MAX
+from .admission import MAX_LABEL_BYTES, YEAR_2000_S
 from .alike import Columns, Unlike, alike_labels, alike_predictions
 from .checked_columns import (
     Wrong,
@@ -18,9 +19,9 @@ from .checked_columns import (
     groups_of,
     hashed,
     numbers,
-    strange_labels,
     strange_names,
     strange_outputs,
+    strange_scalars,
     times,
     whole_numbers,
 )
@@ -264,7 +265,7 @@ class Intake:
         ts, wrong = times(seconds, stamps)
         wrong |= self._odd_times(ts, stamps)
         as_numbers = numbers_of(said, types)
-        wrong |= strange_labels(values, as_numbers)
+        wrong |= strange_scalars(values, as_numbers, types)
         if strange:
             wrong |= np.array(strange)
         rows = Labels(

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 Scalar = int | float | str | bool
-FeatureValue = float | str | None
+FeatureValue = float | bool | str | None
 Direction = Literal["worse", "better", "shifted"]
 Severity = Literal["low", "medium", "high"]
 Outcome = Literal["promoted", "rejected"]
@@ -29,8 +29,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class PredictionMade(Event, frozen=True, kw_only=True, tag_field="type", tag="prediction_made"):
     """Say that `model` at `version` predicted `output` for `features`.
 
-    `features`: name -> number, category or null; or a list in the order of the signature. `scores`: one per class, in the
-    signature's order. `ts` missing means the time stamp of the record.
+    `features`: name -> number, true or false (1 and 0), category or null; or a list in the order of the signature. `scores`: one per
+    class, in the signature's order. `ts` missing means the time stamp of the record.
     """
 
     version: int

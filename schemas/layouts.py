@@ -86,7 +86,7 @@ class Layout:
             self._compile()
 
     def _compile(self) -> None:
-        fields = [(f"f{at}", (float | None) if number else (str | None), None) for at, number in enumerate(self.numeric)]
+        fields = [(f"f{at}", (float | bool | None) if number else (str | None), None) for at, number in enumerate(self.numeric)]
         renamed = {f"f{at}": name for at, name in enumerate(self.names)}
         features = msgspec.defstruct("Features", fields, rename=renamed, frozen=True, forbid_unknown_fields=True, gc=False)
         types = {"version": Version, "prediction_id": IdText, "features": features}
@@ -95,7 +95,7 @@ class Layout:
         self.decode_msgpack = msgspec.msgpack.Decoder(kind).decode
 
     def align(self, values: Iterable[float | str | None]) -> bytes:
-        """Return float64 bytes of values in the layout's order, NaN for what is missing or no number."""
+        """Return float64 bytes of values in the layout's order, 1 and 0 for true and false, NaN for what is missing or no number."""
         return self.pack(*[value if isinstance(value, float | int) else NAN for value in values])
 
 

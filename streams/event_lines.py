@@ -10,6 +10,7 @@ import msgspec
 
 from ..schemas import topics
 from ..schemas.errors import EventInvalid
+from ..schemas.values import seconds
 
 PREDICTION_TYPES = ("prediction_made", "driftloop.prediction_made.v1")
 LABEL_TYPES = ("label_arrived", "driftloop.label_arrived.v1")
@@ -69,7 +70,7 @@ def _kind(peek: _Peek) -> str:
 def _timestamp_ms(ts: object) -> int | None:
     if isinstance(ts, str):
         try:
-            ts = datetime.fromisoformat(ts).timestamp()
+            ts = seconds(datetime.fromisoformat(ts))
         except ValueError:
             return None
     if isinstance(ts, bool) or not isinstance(ts, int | float) or not math.isfinite(ts) or not 0 <= ts < LATEST_TS:

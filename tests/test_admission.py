@@ -8,13 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from driftloop.detectors.admission import Admission, label_problem, seconds, shown
+from driftloop.detectors.admission import Admission, label_problem, shown
 from driftloop.detectors.columns import InputRows, JoinedRows
 from driftloop.detectors.model_table import Model
 from driftloop.detectors.monitor import Monitor
 from driftloop.schemas.codecs import PackedPrediction, encode_msgpack, pack_features
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.errors import EventInvalid
+from driftloop.schemas.values import seconds
 from driftloop.tests.monitor_logs import START_MS, batch_of, record, small
 
 T = START_MS / 1000

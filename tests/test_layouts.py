@@ -37,7 +37,7 @@ def test_what_is_decoded_is_what_the_general_decoder_gives(features: dict[str, A
         *(
             {"features": {"other": 1}},
             {"features": {"a": "text"}},
-            {"features": {"a": True}},
+            {"features": {"a": [True]}},
             {"features": [1]},
             {"type": "label_arrived"},
         ),

@@ -108,7 +108,6 @@ PREDICTIONS: dict[str, tuple[str, bytes | None]] = {
     "version a fraction": ("malformed", js(version=1.5)),
     "version a truth": ("malformed", js(version=True)),
     "features a text": ("malformed", js(features="abc")),
-    "feature a truth": ("malformed", js(features={"a": True})),
     "feature a list": ("malformed", js(features={"a": [1]})),
     "scores an object": ("malformed", js(scores={"0": 1})),
     "score a text": ("malformed", js(scores=["0.5", "0.5"])),
