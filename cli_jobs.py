@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from typing import TYPE_CHECKING, Annotated
@@ -104,18 +105,18 @@ def _views(state: State) -> dict[str, JobView]:
 
 
 def _wait(state: State, job_id: str, timeout_s: float) -> JobView:
-    from .schemas import codecs
     from .schemas.events import JobEvent
+    from .streams.fold_guard import FoldGuard
     from .streams.watching import POLL_S, Jobs
 
-    settings, jobs = state.settings, Jobs()
+    settings, jobs, guard = state.settings, Jobs(), FoldGuard(logging.getLogger("driftloop.jobs"))
     reader = state.transport().reader([settings.topic("job-events")], "earliest")
     deadline = time.monotonic() + timeout_s
     try:
         while time.monotonic() < deadline:
             for record in reader.poll(500, POLL_S):
-                event = codecs.decode(record.value, JobEvent, record.topic)
-                if event.job_id == job_id and jobs.take(event).ended:
+                guard.take(record, JobEvent, lambda event: event.job_id == job_id and jobs.take(event))
+                if job_id in jobs.views and jobs.views[job_id].ended:
                     return jobs.views[job_id]
     finally:
         reader.close()

@@ -14,6 +14,8 @@ from ..settings import Settings
 MIB = 1024 * 1024
 READER_MEMORY_BYTES = 64 * MIB
 INSECURE = "insecure"
+# librdkafka's highest: it measures before compression, as the broker does not.
+MAX_MESSAGE_BYTES = 1_000_000_000
 QUIET_S = 60.0
 MAX_TOLD = 1_000
 # What a broker just started makes every client say; and one `[kafka]` table serves consumers and producers.

@@ -9,26 +9,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ..schemas.errors import EventInvalid
+from aiokafka.errors import (  # type: ignore[import-untyped,unused-ignore]
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    RecordTooLargeError,
+)
+
 from ..schemas.partitions import partition_of
 from ..schemas.records import Record
 from ..settings import Settings
 from .control_state import ControlState
 from .faust_settings import App, faust_options, group_of
 from .kafka import KafkaTransport
+from .log_text import shown
 from .transport import Outgoing
 
 TICK_S = 0.25
 RETRY_S = 1.0
+MAX_RETRY_S = 30.0
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError, RecordTooLargeError)
 STOP_TIMEOUT_S = 15.0
 log = logging.getLogger("driftloop.control")
 
 
 class ControlAgents:
-    """Be what the agents of one app share: the state, and the lock under which it is read back."""
+    """What the agents of one app share: the state, and the lock under which it is read back."""
 
     def __init__(self, settings: Settings, app: Any) -> None:
         self.ready = threading.Event()
@@ -38,6 +47,8 @@ class ControlAgents:
         self._lock = asyncio.Lock()
         self._stale = threading.Event()
         self._stale.set()
+        self._wait_s = RETRY_S
+        self._not_before = 0.0
 
     async def handle(self, message: Any) -> None:
         """Take one record in; nothing it holds can end the agent."""
@@ -50,16 +61,12 @@ class ControlAgents:
             value=message.value,
             headers=tuple((name, value) for name, value in _pairs(message.headers)),
         )
-        try:
-            event = self._state.decode(record)
-        except EventInvalid as problem:
-            log.warning("a record is no event: %s", problem)
-            await self._send_all([self._state.dead_letter(record, problem)])
-            return
         await self.refresh()
         async with self._lock:
-            self._state.fold(event)
-            await self._send_all(self._state.due(event.model))
+            model, letters = self._state.admit(record)
+            await self._send_all(letters)
+            if model is not None:
+                await self._send_all(self._state.due(model))
 
     async def on_assigned(self) -> None:
         """Note that partitions may be new here."""
@@ -69,6 +76,7 @@ class ControlAgents:
         """Read the state back if it may be stale and send what is due; tries again until the broker answers."""
         while self._stale.is_set() and not self._app.should_stop:
             async with self._lock:
+                await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
                 if not self._stale.is_set():
                     return
                 # Before the reading: partitions that come while it goes on make it stale again.
@@ -77,15 +85,22 @@ class ControlAgents:
                     loop = asyncio.get_running_loop()
                     events = await loop.run_in_executor(None, self._state.read, KafkaTransport(self._settings))
                 except Exception as problem:  # noqa: BLE001 - whatever the client says, the next try may succeed
-                    log.warning("reading the state back is tried again: %s", problem)
-                    self._stale.set()
-                    await asyncio.sleep(RETRY_S)
+                    log.warning("reading the state back is tried again in %g s: %s", self._wait_s, shown(problem))
+                    self._again()
                     continue
                 self._state.take(events)
                 for model in sorted(self._state.models):
                     if self._owns(model):
                         await self._send_all(self._state.due(model))
+                if not self._stale.is_set():
+                    self._wait_s = RETRY_S
                 self.ready.set()
+
+    def _again(self) -> None:
+        """Read the state back once more, later each time in a row."""
+        self._stale.set()
+        self._not_before = time.monotonic() + self._wait_s
+        self._wait_s = min(2 * self._wait_s, MAX_RETRY_S)
 
     def _owns(self, model: str) -> bool:
         partition = partition_of(model.encode(), self._settings.topics.partitions)
@@ -98,8 +113,12 @@ class ControlAgents:
             try:
                 await self._app.producer.send_and_wait(one.topic, one.key, one.value, None, None, list(one.headers))
             except Exception as problem:  # noqa: BLE001 - what was not sent becomes due again
-                log.warning("sending to %s is tried again: %s", one.topic, problem)
-                self._stale.set()
+                if isinstance(problem.__cause__ or problem, TOO_LARGE):
+                    # It would be refused again, for ever.
+                    log.error("a record of %d bytes for %s is given up: %s", len(one.value or b""), one.topic, shown(problem))
+                    continue
+                log.warning("sending to %s is tried again in %g s: %s", one.topic, self._wait_s, shown(problem))
+                self._again()
 
 
 def create_app(settings: Settings, slot: str = "0") -> Any:
@@ -140,7 +159,7 @@ def _pairs(headers: Any) -> list[tuple[str, bytes | None]]:
 
 
 class ControlPlane:
-    """Run the app in the calling thread, with an event loop of its own."""
+    """The app in the calling thread, with an event loop of its own."""
 
     def __init__(self, settings: Settings, slot: str = "0") -> None:
         self._settings = settings

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
-from ..schemas.errors import EventInvalid
 from ..settings import Settings
 from .control_state import READ_RECORDS, ControlState
 from .transport import Outgoing, Transport
 
 FLUSH_S = 10.0
-log = logging.getLogger("driftloop.control")
 
 
 class ControlLoop:
-    """Read drift and job events from the beginning, tell what is due."""
+    """The policy stepped by hand: drift and job events from the beginning, and what is due told."""
 
     def __init__(self, settings: Settings, transport: Transport) -> None:
         self._state = ControlState(settings)
@@ -30,14 +27,10 @@ class ControlLoop:
         models = set(self._state.models) if self._fresh else set()
         out: list[Outgoing] = []
         for record in records:
-            try:
-                event = self._state.decode(record)
-            except EventInvalid as problem:
-                log.warning("a record is no event: %s", problem)
-                out.append(self._state.dead_letter(record, problem))
-                continue
-            self._state.fold(event)
-            models.add(event.model)
+            model, letters = self._state.admit(record)
+            out += letters
+            if model is not None:
+                models.add(model)
         for model in sorted(models):
             out += self._state.due(model)
         for outgoing in out:

@@ -6,15 +6,19 @@ topics hold it anyway, a few records an episode, so there is no second copy that
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
-from ..schemas import codecs
-from ..schemas.dead_letters import DeadLetter, dead_letter_headers
-from ..schemas.errors import EventInvalid
-from ..schemas.events import Event, JobProgressed, JobStarted
+import msgspec
+
+from ..schemas.control_events import decode_control
+from ..schemas.dead_letters import SAFE_BYTES
+from ..schemas.events import AlertFired, AlertResolved, Event, JobProgressed, JobRequested, JobStarted
 from ..schemas.records import Record
 from ..schemas.topics import KINDS
 from ..settings import Settings
+from .fold_guard import FoldGuard, dead_letter
+from .log_text import shown
 from .outgoing import outgoing
 from .policy import ModelState, Policy
 from .transport import Outgoing, Transport
@@ -23,15 +27,19 @@ from .transport import Outgoing, Transport
 FOLDED = ("drift", "jobs", "job-events", "alerts")
 READ_RECORDS = 5_000
 POLL_S = 0.2
+# The worker sets aside what is no job: a record has one dead letter, however many read it.
+SET_ASIDE_HERE = ("drift", "job-events")
+log = logging.getLogger("driftloop.control")
 
 
 class ControlState:
-    """Hold the policy's state of every model."""
+    """The policy's state of every model, and the guard of the topics it is folded from."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._policy = Policy(settings.policy)
         self._kinds = {settings.topic(kind): kind for kind in FOLDED}
+        self.guard = FoldGuard(log)
         self.models: dict[str, ModelState] = {}
 
     @property
@@ -41,9 +49,21 @@ class ControlState:
 
     def decode(self, record: Record) -> Event:
         """Return the event of a record; raises EventInvalid."""
-        carries = KINDS[self._kinds[record.topic]].carries
-        event: Event = codecs.decode(record.value, carries, f"{record.topic}[{record.partition}] offset {record.offset}")
-        return event
+        return decode_control(record, KINDS[self._kinds[record.topic]].carries)
+
+    def admit(self, record: Record) -> tuple[str | None, list[Outgoing]]:
+        """Fold a record in; return its model, or None and the dead letter where the record is passed over."""
+        models: list[str] = []
+
+        def take(event: Event) -> None:
+            self.fold(event)
+            models.append(event.model)
+
+        kind = self._kinds[record.topic]
+        problem = self.guard.take(record, KINDS[kind].carries, take)
+        if problem is None:
+            return models[0], []
+        return None, [dead_letter(self._settings.topic("jobs.dlq"), record, problem)] if kind in SET_ASIDE_HERE else []
 
     def fold(self, event: Event) -> None:
         """Take an event in; a second time changes nothing."""
@@ -53,34 +73,33 @@ class ControlState:
             self.models[event.model] = after
 
     def due(self, model: str) -> list[Outgoing]:
-        """Return the records that are due for a model, and count them as sent."""
-        events, self.models[model] = self._policy.due(model, self.models.get(model, ModelState()))
-        return [self.outgoing(event) for event in events]
+        """Return the records that are due for a model, and count them as sent; a fault of one model is told and ends there."""
+        try:
+            events, after = self._policy.due(model, self.models.get(model, ModelState()))
+            made = [(event, outgoing(self._settings, event)) for event in events]
+        except Exception as fault:  # noqa: BLE001 - the other models' requests must not wait for this one
+            log.error("nothing is asked for %s: %s", shown(model), shown(f"{type(fault).__name__}: {fault}"))
+            return []
+        self.models[model] = after
+        sent = []
+        for event, record in made:
+            if len(record.value or b"") > SAFE_BYTES:
+                log.error("%s of %s is not told: it has %d bytes", type(event).__name__, shown(model), len(record.value or b""))
+                continue
+            log.info("%s", _told(event))
+            sent.append(record)
+        return sent
 
-    def outgoing(self, event: Event) -> Outgoing:
-        """Return the record of an event that the control plane tells."""
-        return outgoing(self._settings, event)
-
-    def dead_letter(self, record: Record, problem: Exception) -> Outgoing:
-        """Return the dead letter of a record that is no event or that could not be handled."""
-        letter = DeadLetter(
-            **{name: getattr(record, name) for name in record.__struct_fields__},
-            disposition=problem.disposition if isinstance(problem, EventInvalid) else "processing_error",
-            message=str(problem),
-        )
-        headers = tuple(dead_letter_headers(letter))
-        return Outgoing(self._settings.topic("jobs.dlq"), b"" if record.key is None else record.key, record.value, headers)
-
-    def take(self, events: Mapping[str, Iterable[Event]]) -> None:
+    def take(self, events: Mapping[str, Iterable[tuple[Record, Event]]]) -> None:
         """Start afresh from the events of each topic kind in log order."""
         self.models = {}
         for kind in FOLDED:
-            for event in events.get(kind, ()):
-                self.fold(event)
+            for record, event in events.get(kind, ()):
+                self.guard.fold(record, event, self.fold)
 
-    def read(self, transport: Transport) -> dict[str, list[Event]]:
+    def read(self, transport: Transport) -> dict[str, list[tuple[Record, Event]]]:
         """Return all events that matter, by topic kind; records that are none are left to whoever consumes them first."""
-        events: dict[str, list[Event]] = {kind: [] for kind in FOLDED}
+        events: dict[str, list[tuple[Record, Event]]] = {kind: [] for kind in FOLDED}
         reader = transport.reader(self.topics)
         try:
             while True:
@@ -92,10 +111,24 @@ class ControlState:
         finally:
             reader.close()
 
-    def _sort_in(self, record: Record, events: dict[str, list[Event]]) -> None:
-        try:
-            event = self.decode(record)
-        except EventInvalid:
-            return
-        if not isinstance(event, JobStarted | JobProgressed):
-            events[self._kinds[record.topic]].append(event)
+    def _sort_in(self, record: Record, events: dict[str, list[tuple[Record, Event]]]) -> None:
+        kind = self._kinds[record.topic]
+
+        def keep(event: Event) -> None:
+            if not isinstance(event, JobStarted | JobProgressed):
+                # Where it came from is kept, not the bytes again.
+                events[kind].append((msgspec.structs.replace(record, value=None, headers=()), event))
+
+        self.guard.take(record, KINDS[kind].carries, keep)
+
+
+def _told(event: Event) -> str:
+    """Return what the log says of an event that is sent."""
+    if isinstance(event, JobRequested):
+        rows = f"{event.recipe}, {event.labelled_rows} labelled rows"
+        return f"job {shown(event.job_id)} of {shown(event.model)} is asked for: {shown(rows)}"
+    if isinstance(event, AlertFired):
+        return f"alert {shown(event.alert_id)} of {shown(event.model)} fired, {event.severity}: {shown(event.summary)}"
+    if isinstance(event, AlertResolved):
+        return f"alert {shown(event.alert_id)} of {shown(event.model)} is resolved: {shown(event.summary)}"
+    return f"{type(event).__name__} of {shown(event.model)}"

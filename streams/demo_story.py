@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, get_args
 
-from ..schemas import codecs
 from ..schemas.events import DriftEvent, JobCommand, JobEvent, JobRequested, ModelPromoted, ModelRegistered, ModelRolledBack
+from ..schemas.records import Record
 from ..schemas.topics import KINDS
 from ..settings import Settings
+from .fold_guard import FoldGuard
 from .policy import ModelState, Policy, rebuild
 from .transport import Transport
 
@@ -16,6 +19,7 @@ FOLLOWED = ("drift", "jobs", "job-events", "models", "metrics")
 COUNTED = ("drift", "jobs", "models", "metrics")
 DECIDING = tuple(get_args(union) for union in (DriftEvent, JobCommand, JobEvent))
 POLL_RECORDS = 1_000
+log = logging.getLogger("driftloop.demo")
 
 EventT = TypeVar("EventT")
 
@@ -40,25 +44,28 @@ class Story:
         self._reader = transport.reader(list(self._kinds), "earliest")
         self._ids: Counter[tuple[str, bytes]] = Counter()
         self._given_up: set[str] = set()
+        self._guard = FoldGuard(log)
 
     def read(self, timeout_s: float = 0.0) -> None:
         """Take in every record that is there."""
         before = len(self.told)
         while records := self._reader.poll(POLL_RECORDS, timeout_s):
             for record in records:
-                kind = self._kinds[record.topic]
-                event = codecs.decode(record.value, KINDS[kind].carries, record.topic)
-                if kind in COUNTED:
-                    self._ids[kind, dict(record.headers).get("ce_id") or record.value or b""] += 1
-                if event.model == self._model:
-                    self.told.append(Told(event, record.timestamp_ms))
-                if isinstance(event, ModelPromoted | ModelRolledBack) and event.model == self._model:
-                    self.champion = event.version
+                self._guard.take(record, KINDS[self._kinds[record.topic]].carries, partial(self._take, record))
             timeout_s = 0.0
         if len(self.told) > before:
             # The topics arrive in any interleaving; the policy wants drift before the jobs it started.
             deciding = [told.event for kinds in DECIDING for told in self.told if isinstance(told.event, kinds)]
             self._state = rebuild(self._policy, deciding).get(self._model, ModelState())
+
+    def _take(self, record: Record, event: Any) -> None:
+        kind = self._kinds[record.topic]
+        if kind in COUNTED:
+            self._ids[kind, dict(record.headers).get("ce_id") or record.value or b""] += 1
+        if event.model == self._model:
+            self.told.append(Told(event, record.timestamp_ms))
+        if isinstance(event, ModelPromoted | ModelRolledBack) and event.model == self._model:
+            self.champion = event.version
 
     def close(self) -> None:
         """Stop reading."""

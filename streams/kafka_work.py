@@ -22,7 +22,7 @@ from ..schemas.errors import BrokerUnavailable, Conflict, SlotTaken
 from ..schemas.records import Record
 from ..settings import Settings
 from .bounded_call import bounded, close_member
-from .client_settings import Membership, log, member_properties, shown_address, transactional_properties
+from .client_settings import MAX_MESSAGE_BYTES, Membership, log, member_properties, shown_address, transactional_properties
 from .kafka_records import produce, to_record
 from .pulse import Pulse
 from .transport import Outgoing
@@ -69,7 +69,7 @@ class _Next(Enum):
 
 
 class KafkaWork:
-    """Be one member of a group. `slot` names the transactional id and the static membership, so a restart fences its predecessor."""
+    """One member of a group. `slot` names the transactional id and the static membership, so a restart fences its predecessor."""
 
     def __init__(self, settings: Settings, member: Membership, topic: str) -> None:
         self._settings = settings
@@ -184,7 +184,8 @@ class KafkaWork:
         name = f"{self._member.group}-{self._member.slot}"
         timeout_s = self._settings.data_plane.transaction_timeout_s
         properties = transactional_properties(self._settings, name, timeout_s)
-        producer = Producer({**properties, "delivery.report.only.error": True, "on_delivery": self._on_delivery}, logger=log)
+        properties |= {"message.max.bytes": MAX_MESSAGE_BYTES, "delivery.report.only.error": True, "on_delivery": self._on_delivery}
+        producer = Producer(properties, logger=log)
         try:
             self._repeat(partial(producer.init_transactions, INIT_TIMEOUT_S), INIT_TIMEOUT_S)
         except KafkaException as problem:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from ..schemas.codecs import decode, encode_json
-from ..schemas.errors import Conflict, EventInvalid
+from ..schemas.codecs import encode_json
+from ..schemas.errors import Conflict
 from ..schemas.events import ModelEvent, ModelPromoted, ModelRegistered, ModelRolledBack
 from ..schemas.records import Record
 from ..settings import Settings
+from .fold_guard import FoldGuard
+from .log_text import shown
 from .transport import Transport
 
 POLL_S = 0.2
@@ -20,7 +22,7 @@ log = logging.getLogger("driftloop.registry")
 
 @dataclass(slots=True)
 class _Model:
-    """Keep one model: its versions, the line of champions up to the present one, and every event in order."""
+    """One model: its versions, the line of champions up to the present one, and every event in order."""
 
     versions: dict[int, ModelRegistered] = field(default_factory=dict)
     champions: list[int] = field(default_factory=list)
@@ -29,10 +31,11 @@ class _Model:
 
 
 class Registry:
-    """Know every model's versions and champion. Events may repeat: what a retried job says again changes nothing."""
+    """Every model's versions and champion. Events may repeat: what a retried job says again changes nothing."""
 
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}
+        self._guard = FoldGuard(log)
 
     @property
     def models(self) -> list[str]:
@@ -54,14 +57,10 @@ class Registry:
         return changed
 
     def apply_record(self, record: Record) -> bool:
-        """Take in a record of the models topic; one that is no event is logged and left out."""
-        where = f"{record.topic}/{record.partition}/{record.offset}"
-        try:
-            event: ModelEvent = decode(record.value, ModelEvent, where)
-        except EventInvalid as problem:
-            log.warning("a record of the models topic is left out: %s", problem)
-            return False
-        return self.apply(event)
+        """Take in a record of the models topic; return False where it repeats another, or is no event, and is passed over."""
+        changed: list[bool] = []
+        problem = self._guard.take(record, ModelEvent, lambda event: changed.append(self.apply(event)))
+        return problem is None and changed[0]
 
     def champion(self, model: str) -> ModelRegistered | None:
         """Return the version that serves now, or None before the first promotion."""
@@ -102,7 +101,9 @@ class Registry:
             known = model.versions.get(event.version)
             if known is not None and known.digest != event.digest:
                 log.warning(
-                    "%s version %d is registered already with another artifact: the first one stays", event.model, event.version
+                    "%s version %d is registered already with another artifact: the first one stays",
+                    shown(event.model),
+                    event.version,
                 )
             if known is None:
                 model.versions[event.version] = event
@@ -110,7 +111,9 @@ class Registry:
         if isinstance(event, ModelPromoted | ModelRolledBack):
             registered = model.versions.get(event.version)
             if registered is None or registered.digest != event.digest:
-                log.warning("%s version %d is not registered with that artifact: it does not serve", event.model, event.version)
+                log.warning(
+                    "%s version %d is not registered with that artifact: it does not serve", shown(event.model), event.version
+                )
                 return False
             if isinstance(event, ModelRolledBack):
                 return _roll_back(model, event)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, TypedDict, Unpack
 
-from ..schemas.errors import ArtifactInvalid, DriftloopError
+from ..schemas.errors import ArtifactInvalid
 from ..schemas.events import ModelRegistered, Signature
 from ..settings import Settings, load_settings
 from .registry import POLL_RECORDS, Registry
@@ -159,7 +159,7 @@ class ModelWatcher:
             return None
         try:
             return self._load(champion)
-        except (DriftloopError, OSError) as problem:
+        except Exception as problem:  # noqa: BLE001 - whatever store and artifact do, the champion in hand serves on
             log.warning("%s version %d is not handed over: %s", self.model, champion.version, problem)
             self._refused, self._retry_at = wanted, time.monotonic() + RETRY_S
             return None

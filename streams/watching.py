@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,20 +13,22 @@ from typing import Any
 import msgspec
 
 from ..schemas import codecs
-from ..schemas.errors import EventInvalid, NotFound
+from ..schemas.errors import NotFound
 from ..schemas.events import Event, JobCancelled, JobFailed, JobFinished, JobProgressed, JobRequested, JobStarted
 from ..schemas.records import Record
 from ..schemas.topics import KINDS
 from ..settings import Settings
+from .fold_guard import FoldGuard
 from .transport import Start, Transport
 
 POLL_S = 0.2
 POLL_RECORDS = 500
+log = logging.getLogger("driftloop.watching")
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Say what to watch: a topic kind such as drift, from where, how many records, for how long (None: without end)."""
+    """What to watch: a topic kind such as drift, from where, how many records, for how long (None: without end)."""
 
     kind: str
     from_beginning: bool = False
@@ -73,9 +76,9 @@ def plain(record: Record, kind: str) -> dict[str, Any]:
         return {"key": _text(record.key), "value": _text(record.value), "headers": headers} | where
     try:
         event = codecs.decode(record.value, carries, f"{record.topic}[{record.partition}]@{record.offset}")
-    except EventInvalid as problem:
+        told: dict[str, Any] = msgspec.to_builtins(event)
+    except Exception as problem:  # noqa: BLE001 - whatever a record holds, the next one is shown
         return {"value": _text(record.value), "_error": str(problem)} | where
-    told: dict[str, Any] = msgspec.to_builtins(event)
     return told | where
 
 
@@ -90,20 +93,19 @@ def _text(value: bytes | None) -> str | None:
 
 def read_events(transport: Transport, topics: Sequence[str], carries: Any) -> Iterator[tuple[Record, Any]]:
     """Yield every event committed so far on the topics, oldest first within a partition; what is no event is passed over."""
-    reader = transport.reader(topics, "earliest")
+    reader, guard = transport.reader(topics, "earliest"), FoldGuard(log)
     try:
         while not reader.at_end():
             for record in reader.poll(POLL_RECORDS, POLL_S):
-                try:
-                    yield record, codecs.decode(record.value, carries, record.topic)
-                except EventInvalid:
-                    continue
+                found: list[Any] = []
+                guard.take(record, carries, found.append)
+                yield from ((record, event) for event in found)
     finally:
         reader.close()
 
 
 class JobView(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Be a job as its events tell it; `state` is requested, running, promoted, rejected, failed or cancelled."""
+    """A job as its events tell it; `state` is requested, running, promoted, rejected, failed or cancelled."""
 
     job_id: str
     model: str
@@ -145,7 +147,7 @@ class JobView(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Jobs:
-    """Fold the events of the jobs and job-events topics into one view a job; the two topics may come in any interleaving."""
+    """The events of the jobs and job-events topics, folded into one view a job; the two topics may come in any interleaving."""
 
     def __init__(self) -> None:
         self.views: dict[str, JobView] = {}

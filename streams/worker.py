@@ -6,10 +6,11 @@ import logging
 import socket
 import threading
 import time
+from typing import Any
 
-from ..schemas import codecs
-from ..schemas.dead_letters import DeadLetter, dead_letter_headers
-from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, EventInvalid, JobError
+import msgspec
+
+from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, EventInvalid, JobError, SlotTaken
 from ..schemas.events import (
     Cause,
     Event,
@@ -21,10 +22,12 @@ from ..schemas.events import (
 )
 from ..schemas.records import Record
 from ..settings import Settings
+from .fold_guard import FoldGuard, dead_letter
 from .job_run import JobLost, JobRun
 from .job_view import JobView
+from .log_text import shown
 from .outgoing import outgoing
-from .transport import Outgoing, Transport
+from .transport import Transport
 
 TAKE_S = 0.2
 RETRY_S = 2.0
@@ -34,7 +37,10 @@ log = logging.getLogger("driftloop.worker")
 
 
 class Worker:
-    """Take jobs from the jobs topic. A job that another start of this worker began is begun again, up to `worker.max_attempts`."""
+    """The jobs of the jobs topic, one after another.
+
+    A job that another start of this worker began is begun again, up to `worker.max_attempts`.
+    """
 
     def __init__(self, settings: Settings, transport: Transport) -> None:
         self._settings = settings
@@ -42,16 +48,19 @@ class Worker:
         self._work = transport.work(settings.worker_group, settings.topic("jobs"), settings.worker.slot)
         self._view = JobView(settings, transport)
         self._sender = transport.sender()
+        self._guard = FoldGuard(log)
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; a job in hand is given up then and comes again. Raises Conflict once another has the slot."""
+        """Work until `stop` is set; a job in hand is given up then and comes again. Raises SlotTaken once another has the slot."""
         self._stop = stop
         try:
             while not stop.is_set():
                 try:
                     self.step(TAKE_S)
-                except BrokerUnavailable as problem:
+                except SlotTaken:
+                    raise
+                except (BrokerUnavailable, Conflict) as problem:
                     log.warning("work is tried again in %g s: %s", RETRY_S, problem)
                     stop.wait(RETRY_S)
         finally:
@@ -62,18 +71,41 @@ class Worker:
         record = self._work.take(timeout_s)
         if record is None:
             return False
-        try:
-            command = codecs.decode(record.value, JobCommand, f"{record.topic}[{record.partition}] offset {record.offset}")
-        except EventInvalid as problem:
-            log.warning("a record is no job: %s", problem)
-            self._work.finish(record, [self._dead_letter(record, problem)])
-            return True
-        if isinstance(command, JobRequested):
-            self._do(record, command)
-        else:
-            # Who waits for a job sees its cancellation through the view; the command itself asks for nothing.
-            self._work.finish(record, [])
+        commands: list[Any] = []
+        problem = self._guard.take(record, JobCommand, commands.append)
+        if problem is None:
+            problem = self._handle(record, commands[0])
+        if problem is not None:
+            self._set_aside(record, problem)
         return True
+
+    def _handle(self, record: Record, command: JobCommand) -> EventInvalid | None:
+        """Do what a command asks for; return the fault of ours that kept it from being done."""
+        try:
+            if isinstance(command, JobRequested):
+                self._do(record, command)
+            else:
+                # Who waits for a job sees its cancellation through the view; the command itself asks for nothing.
+                self._work.finish(record, [])
+        except (SlotTaken, BrokerUnavailable):
+            raise
+        except Exception as fault:
+            log.exception("a record of %s met a fault of ours", record.topic)
+            return self._guard.refuse(EventInvalid("processing_error", f"{type(fault).__name__}: {fault}"))
+        return None
+
+    def _set_aside(self, record: Record, problem: EventInvalid) -> None:
+        """Finish a record with its dead letter, as small as it must be; whatever the broker says, the next record comes."""
+        topic = self._settings.topic("jobs.dlq")
+        for kept in (record, msgspec.structs.replace(record, value=None, headers=())):
+            try:
+                self._work.finish(record, [dead_letter(topic, kept, problem)])
+                return
+            except SlotTaken:
+                raise
+            except Conflict as refused:
+                log.error("a dead letter for %s is refused: %s", topic, shown(refused))
+        self._work.finish(record, [])
 
     def close(self) -> None:
         """Leave the group and let go of everything."""
@@ -127,8 +159,10 @@ class Worker:
     def _end(self, record: Record, request: JobRequested, attempt: int, events: list[Event]) -> None:
         try:
             done = self._work.finish(record, [outgoing(self._settings, event) for event in events])
+        except SlotTaken:
+            raise
         except Conflict as problem:
-            log.error("job %s could not tell its outcome: %s", request.job_id, problem)
+            log.error("job %s could not tell its outcome: %s", shown(request.job_id), shown(problem))
             events = [_failed(request, attempt, time.monotonic(), JobError("error", str(problem)))]
             done = self._work.finish(record, [outgoing(self._settings, event) for event in events])
         if not done:
@@ -145,15 +179,6 @@ class Worker:
         """Tell of progress, outside the transaction: it may be seen of an attempt that fails later."""
         self._sender.send(outgoing(self._settings, event))
         self._sender.flush(FLUSH_S)
-
-    def _dead_letter(self, record: Record, problem: EventInvalid) -> Outgoing:
-        letter = DeadLetter(
-            **{name: getattr(record, name) for name in record.__struct_fields__},
-            disposition=problem.disposition,
-            message=str(problem),
-        )
-        key = b"" if record.key is None else record.key
-        return Outgoing(self._settings.topic("jobs.dlq"), key, record.value, tuple(dead_letter_headers(letter)))
 
 
 def _failed(request: JobRequested, attempt: int, began: float, problem: JobError) -> JobFailed:

@@ -1,7 +1,11 @@
 """The control plane stepped by hand: the same requests as on Kafka, found again after its memory is lost."""
 
+import msgspec
+import pytest
+
 from driftloop.schemas.cloudevents import encode_event
 from driftloop.schemas.codecs import decode
+from driftloop.schemas.dead_letters import SAFE_BYTES
 from driftloop.schemas.events import (
     AlertEvent,
     DriftClosed,
@@ -10,12 +14,14 @@ from driftloop.schemas.events import (
     Event,
     JobCommand,
     JobFinished,
+    JobRequested,
     Position,
     RowRange,
 )
 from driftloop.settings import Settings
 from driftloop.streams.control_loop import ControlLoop
 from driftloop.streams.memory import MemoryTransport
+from driftloop.streams.policy import ModelState, Policy
 from driftloop.streams.transport import Outgoing
 
 SETTINGS = Settings()
@@ -133,3 +139,76 @@ def test_a_bad_record_is_passed_over_and_kept_as_a_dead_letter() -> None:
     headers = [dict(letter.headers) for letter in letters]
     assert {header["__dlq.errors.topic"] for header in headers} == {SETTINGS.topic("drift").encode()}
     assert [header["__dlq.errors.offset"] for header in headers] == [b"0", b"1", b"2"]
+
+
+def asked(job_id: str) -> JobRequested:
+    return JobRequested(model="m", job_id=job_id, recipe="repair", requested_by="policy", episode_id="e1")
+
+
+def opened_as(model: str, episode_id: str) -> DriftOpened:
+    return msgspec.structs.replace(opened(300), model=model, episode_id=episode_id)
+
+
+@pytest.mark.parametrize(
+    ("kind", "poison"),
+    [
+        ("jobs", asked("e1-" + "9" * 5000)),
+        ("drift", opened_as("m", "e" * 700_000)),
+        ("drift", opened_as("x" * 500_000, "e")),
+        ("drift", msgspec.structs.replace(opened(300), signal="s" * 900_000, episode_id="e9")),
+    ],
+)
+def test_no_record_keeps_the_other_models_from_their_repairs(kind: str, poison: Event) -> None:
+    transport = MemoryTransport()
+    send(transport, "drift", opened(10))
+    send(transport, kind, poison)
+    send(transport, "drift", opened_as("good", "g1"))
+    for _ in range(2):
+        loop = ControlLoop(SETTINGS, transport)
+        drain(loop)
+        loop.close()
+    assert "g1-300" in told(transport, "jobs")
+    # The worker sets aside what is no job, the control plane the rest.
+    letters = transport.reader([SETTINGS.topic("jobs.dlq")]).poll(100, 0.0)
+    assert bool(letters) == (kind == "drift")
+    assert all(len(letter.value or b"") <= SAFE_BYTES for letter in letters)
+
+
+def test_a_fault_in_the_policy_ends_with_its_model(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    fold, due = Policy.fold, Policy.due
+
+    def hurt_fold(policy: Policy, event: Event, state: ModelState) -> ModelState:
+        if event.model == "folds-badly":
+            raise IndexError("a fault of ours")
+        return fold(policy, event, state)
+
+    def hurt_due(policy: Policy, model: str, state: ModelState) -> tuple[list[Event], ModelState]:
+        if model == "asks-badly":
+            raise OverflowError("a fault of ours")
+        return due(policy, model, state)
+
+    monkeypatch.setattr(Policy, "fold", hurt_fold)
+    monkeypatch.setattr(Policy, "due", hurt_due)
+    transport = MemoryTransport()
+    send(transport, "drift", opened_as("folds-badly", "f1"), opened_as("asks-badly", "a1"), opened_as("good", "g1"))
+    for _ in range(2):
+        loop = ControlLoop(SETTINGS, transport)
+        drain(loop)
+        loop.close()
+    assert told(transport, "jobs") == ["g1-300"]
+    (letter, _) = transport.reader([SETTINGS.topic("jobs.dlq")]).poll(100, 0.0)
+    assert dict(letter.headers)["__dlq.errors.disposition"] == b"processing_error"
+    assert "nothing is asked for asks-badly" in caplog.text
+
+
+def test_what_is_asked_and_told_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="driftloop.control")
+    transport = MemoryTransport()
+    loop = ControlLoop(SETTINGS, transport)
+    send(transport, "drift", opened(300))
+    drain(loop)
+    send(transport, "drift", closed())
+    drain(loop)
+    for part in ("job e1-300 of m is asked for", "alert drift-e1 of m fired", "alert drift-e1 of m is resolved"):
+        assert part in caplog.text
+    assert len(caplog.messages) == 3

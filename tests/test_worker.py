@@ -8,6 +8,7 @@ import pytest
 from driftloop.compression.store import ArtifactStore
 from driftloop.schemas.cloudevents import encode_event
 from driftloop.schemas.config import RepairConfig, StoreConfig, WorkerConfig
+from driftloop.schemas.dead_letters import SAFE_BYTES
 from driftloop.schemas.events import (
     Event,
     JobCancelled,
@@ -20,6 +21,7 @@ from driftloop.schemas.events import (
     ModelRejected,
 )
 from driftloop.settings import Settings
+from driftloop.streams.control_loop import ControlLoop
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.publishing import promote
 from driftloop.streams.registry import read_registry
@@ -187,3 +189,34 @@ def test_what_is_no_job_is_set_aside(settings: Settings) -> None:
     reader = transport.reader([settings.topic("jobs.dlq")])
     assert [record.value for record in reader.poll(10, 0.1)] == [b"", b"{", None, b'{"type":"job_requested","model":"m"}']
     assert isinstance(read(settings, transport, "job-events")[-1], JobFailed)
+
+
+def test_a_record_too_large_for_a_dead_letter_is_cut_and_the_next_job_is_done(settings: Settings) -> None:
+    transport = MemoryTransport()
+    event: Event = request(settings, "after", model="nobody")
+    key, _, headers = encode_event(event, 0.0)
+    transport.sender().send(Outgoing(settings.topic("jobs"), key, b"{" + b"0" * 5_000_000, headers))
+    send(settings, transport, "jobs", request(settings, "j" * 900_000, model="nobody"), event)
+    worker = Worker(settings, transport)
+    while worker.step():
+        pass
+    worker.close()
+    letters = transport.reader([settings.topic("jobs.dlq")]).poll(10, 0.1)
+    assert [dict(letter.headers)["__dlq.errors.disposition"] for letter in letters] == [b"malformed", b"invalid"]
+    assert all(len(letter.value or b"") <= SAFE_BYTES for letter in letters)
+    assert dict(letters[0].headers)["__dlq.errors.size_bytes"] == b"5000001"
+    last = read(settings, transport, "job-events")[-1]
+    assert isinstance(last, JobFailed)
+    assert last.job_id == "after"
+
+
+def test_one_malformed_job_has_one_dead_letter(settings: Settings) -> None:
+    transport = MemoryTransport()
+    transport.sender().send(Outgoing(settings.topic("jobs"), b"m", b"{"))
+    worker, control = Worker(settings, transport), ControlLoop(settings, transport)
+    assert worker.step()
+    while control.step():
+        pass
+    worker.close()
+    control.close()
+    assert len(transport.reader([settings.topic("jobs.dlq")]).poll(10, 0.1)) == 1

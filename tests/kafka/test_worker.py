@@ -1,5 +1,6 @@
 """The worker on the real broker: killed in the middle of a job, the job still ends once."""
 
+import random
 import signal
 import subprocess
 import sys
@@ -7,9 +8,11 @@ import time
 
 import psutil
 import pytest
+from confluent_kafka import Producer
 
 from driftloop.schemas.events import (
     Event,
+    JobFailed,
     JobFinished,
     JobProgressed,
     JobStarted,
@@ -77,6 +80,29 @@ def test_a_worker_killed_in_the_middle_of_a_job_ends_it_once(topics: Settings, e
     models = read(topics, transport, "models")
     assert [event.version for event in models if isinstance(event, ModelRegistered)] == [1, 2]
     assert [event.version for event in models if isinstance(event, ModelPromoted)] == [1, 2]
+
+
+def test_a_record_larger_than_its_dead_letter_may_be_ends_no_worker(topics: Settings, environment: dict[str, str]) -> None:
+    transport = KafkaTransport(topics)
+    # Compressed it fits the jobs topic; one of them is no smaller compressed.
+    client = Producer({"bootstrap.servers": topics.bootstrap_servers, "message.max.bytes": 10_000_000, "compression.type": "lz4"})
+    for value in (b"{" + b"0" * 5_000_000, b"{" + random.Random(1).randbytes(1_010_000).hex().encode()[:1_010_000]):
+        client.produce(topics.topic("jobs"), value, b"nobody")
+    assert client.flush(20) == 0
+    send(topics, transport, "jobs", request(topics, "after", model="nobody"))
+    worker = start(environment)
+    try:
+        wait_for(topics, transport, JobFailed)
+    finally:
+        worker.terminate()
+        assert worker.wait(20) == 0
+    reader = transport.reader([topics.topic("jobs.dlq")])
+    letters = []
+    while not reader.at_end():
+        letters += reader.poll(10, 0.2)
+    reader.close()
+    told = [{name.removeprefix("__dlq.errors."): text for name, text in letter.headers} for letter in letters]
+    assert [(one["disposition"], one["size_bytes"]) for one in told] == [(b"malformed", b"5000001"), (b"malformed", b"1010001")]
 
 
 def wait_until_committed(settings: Settings, transport: KafkaTransport, timeout_s: float = 15.0) -> None:
