@@ -12,8 +12,7 @@ from typing import Any
 
 from ..schemas.config import MonitorConfig
 from ..schemas.errors import EventInvalid
-from ..schemas.events import LabelArrived, PredictionMade, Signature
-from ..schemas.layouts import MAX_VERSION
+from ..schemas.events import MAX_VERSION, LabelArrived, PredictionMade, Signature
 from ..schemas.values import FLOAT32_MAX, seconds, taken
 from .model_table import MAX_WHOLE, Model, is_whole, kind_of
 

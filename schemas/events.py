@@ -11,6 +11,9 @@ from typing import Literal
 
 import msgspec
 
+from .errors import EventInvalid
+
+MAX_VERSION = 2**31 - 1
 Scalar = int | float | str | bool
 FeatureValue = float | bool | str | None
 Direction = Literal["worse", "better", "shifted"]
@@ -284,6 +287,14 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     output_name: str = "scores"
 
 
+def check_versions(**versions: int | None) -> None:
+    """Raise EventInvalid for a version that no prediction could carry."""
+    for name, version in versions.items():
+        if version is not None and not 1 <= version <= MAX_VERSION:
+            shown = version if version.bit_length() <= 64 else f"a number of {version.bit_length()} bits"
+            raise EventInvalid("invalid", f"{name} must be 1 to {MAX_VERSION}, got {shown}")
+
+
 class ModelRegistered(Event, frozen=True, kw_only=True, tag_field="type", tag="model_registered"):
     """Say that an artifact is in the store; it serves only once promoted. `digest` is sha256 in hex of the ONNX bytes."""
 
@@ -296,6 +307,10 @@ class ModelRegistered(Event, frozen=True, kw_only=True, tag_field="type", tag="m
     job_id: str | None = None
     metric: float | None = None
 
+    def __post_init__(self) -> None:
+        """Check the versions."""
+        check_versions(version=self.version, parent_version=self.parent_version)
+
 
 class ModelPromoted(Event, frozen=True, kw_only=True, tag_field="type", tag="model_promoted"):
     """Make `version` the champion."""
@@ -306,6 +321,10 @@ class ModelPromoted(Event, frozen=True, kw_only=True, tag_field="type", tag="mod
     previous_version: int | None = None
     job_id: str | None = None
     metric: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the versions."""
+        check_versions(version=self.version, previous_version=self.previous_version)
 
 
 class ModelRejected(Event, frozen=True, kw_only=True, tag_field="type", tag="model_rejected"):
@@ -323,6 +342,10 @@ class ModelRolledBack(Event, frozen=True, kw_only=True, tag_field="type", tag="m
     digest: str
     from_version: int
     reason: str
+
+    def __post_init__(self) -> None:
+        """Check the versions."""
+        check_versions(version=self.version, from_version=self.from_version)
 
 
 DriftEvent = DriftOpened | DriftUpdated | DriftClosed

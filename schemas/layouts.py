@@ -16,11 +16,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from .events import LabelArrived, PredictionMade, Scalar
+from .events import MAX_VERSION, LabelArrived, PredictionMade, Scalar
 
 Decode = Callable[[bytes], Any]
 NAN = float("nan")
-MAX_VERSION = 2**31 - 1
 UNFIT = re.compile(r'["\\\x00-\x1f]')
 """What msgspec takes in no field name."""
 

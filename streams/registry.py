@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..schemas.codecs import encode_json
 from ..schemas.errors import Conflict
-from ..schemas.events import ModelEvent, ModelPromoted, ModelRegistered, ModelRolledBack
+from ..schemas.events import MAX_VERSION, ModelEvent, ModelPromoted, ModelRegistered, ModelRolledBack
 from ..schemas.records import Record
 from ..settings import Settings
 from .fold_guard import FoldGuard
@@ -83,9 +83,10 @@ class Registry:
         return [] if known is None else list(known.history)
 
     def next_version(self, model: str) -> int:
-        """Return the number for the next registration, from 1."""
+        """Return the number for the next registration: after the highest one that leaves room for it, from 1."""
         known = self._models.get(model)
-        return 1 if known is None else max(known.versions, default=0) + 1
+        taken = {0} if known is None else {0, *known.versions}
+        return next(version + 1 for version in sorted(taken, reverse=True) if version + 1 not in taken and version < MAX_VERSION)
 
     def rollback(self, model: str, reason: str = "rollback") -> ModelRolledBack:
         """Return the event that makes the previous champion serve again; raises Conflict where there is none."""

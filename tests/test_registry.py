@@ -1,11 +1,15 @@
 """The registry: a fold that repeats, contradictions and bad records do not mislead."""
 
+import json
+
 import pytest
 
+from driftloop.detectors.monitor import Monitor
 from driftloop.schemas.cloudevents import encode_event
-from driftloop.schemas.config import TopicsConfig
-from driftloop.schemas.errors import Conflict
+from driftloop.schemas.config import MonitorConfig, TopicsConfig
+from driftloop.schemas.errors import Conflict, EventInvalid
 from driftloop.schemas.events import (
+    MAX_VERSION,
     Event,
     ModelEvent,
     ModelPromoted,
@@ -14,6 +18,7 @@ from driftloop.schemas.events import (
     ModelRolledBack,
     Signature,
 )
+from driftloop.schemas.records import Batch, Record, Slice
 from driftloop.settings import Settings
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.registry import Registry, read_registry
@@ -134,3 +139,42 @@ def test_the_topic_is_read_to_its_end_and_bad_records_are_left_out(caplog: pytes
     assert [type(event).__name__ for event in registry.history("m")] == ["ModelRegistered", "ModelPromoted", "ModelRejected"]
     # Told once a minute, however many there are.
     assert caplog.text.count("passed over") == 1
+
+
+@pytest.mark.parametrize(
+    ("taken", "following"),
+    [
+        ({MAX_VERSION}, 1),
+        ({1, 2, 3, MAX_VERSION}, 4),
+        ({MAX_VERSION - 1}, MAX_VERSION),
+        ({1, MAX_VERSION - 1, MAX_VERSION}, 2),
+        ({2}, 3),
+    ],
+)
+def test_the_next_version_is_one_that_predictions_may_carry(taken: set[int], following: int) -> None:
+    assert registry_of(*[registered(version) for version in sorted(taken)]).next_version("m") == following
+
+
+@pytest.mark.parametrize("version", [0, -5, MAX_VERSION + 1, 10**30, 10**4000])
+@pytest.mark.parametrize("kind", ["model_registered", "model_promoted", "model_rolled_back"])
+def test_a_version_that_no_prediction_may_carry_is_no_model_event(kind: str, version: int) -> None:
+    said = {
+        "type": kind,
+        "model": "m",
+        "version": version,
+        "digest": "d",
+        "uri": "u",
+        "size_bytes": 1,
+        "reason": "r",
+        "from_version": 1,
+    }
+    value = json.dumps(said | {"signature": {"task": "regression", "features": ["a"]}}).encode()
+    registry = Registry()
+    assert not registry.apply_record(Record(topic="models", partition=0, offset=0, timestamp_ms=0, key=b"m", value=value))
+    assert registry.models == []
+    monitor = Monitor(MonitorConfig(), "driftloop.", 0)
+    effects = monitor.process(Batch(models=Slice([value], [b"m"], [0], [0])))
+    assert [letter.disposition for letter in effects.dead_letters] == ["invalid"]
+    assert "version" in effects.dead_letters[0].message
+    with pytest.raises(EventInvalid, match="version must be 1 to"):
+        registered(version)
