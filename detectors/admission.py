@@ -82,6 +82,9 @@ class Admission:
         values: Iterable[Any] = features
         if isinstance(features, dict):
             values = features.values()
+            longest, limit = max((len(name.encode()) for name in features), default=0), self.config.max_feature_name_bytes
+            if longest > limit:
+                raise EventInvalid("too_large", f"a feature's name must be at most {limit} bytes, got {longest}")
             size_bytes = sum(len(name.encode()) for name in features)
             if size_bytes > MAX_NAME_BYTES:
                 raise EventInvalid("too_large", f"feature names must be at most {MAX_NAME_BYTES} bytes, got {size_bytes}")

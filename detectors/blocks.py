@@ -116,6 +116,11 @@ class Bank:
         self.taps[lane] = None
         self._free.append(lane)
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no lane lies here."""
+        return len(self._free) == len(self.taps)
+
     def restart(self, lane: int, block_rows: int) -> None:
         """Begin a new block of `block_rows` at the next row."""
         self.block_rows[lane] = block_rows

@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(slots=True)
 class FeatureGroup:
-    """Hold the features of those rows whose models share one layout.
+    """The features of those rows whose models share one layout.
 
     `rows`: ascending indices into the InputRows. `values`: float64 (len(rows), len(names)), NaN where missing. `numeric`: bool
     (len(names),), False for a feature that carries categories (its column is all NaN and no signal is made of it).
@@ -31,10 +31,10 @@ class FeatureGroup:
 
 @dataclass(slots=True)
 class InputRows:
-    """Hold the admitted predictions of a batch in merged order, columns of length n.
+    """The admitted predictions of a batch in merged order, columns of length n.
 
-    `model`: slot in the ModelTable. `offset`: of the prediction record. `ts`: event time, seconds. `confidence`: highest score,
-    NaN without scores. `latency_ms`: NaN where not given.
+    `model`: slot in the ModelTable. `offset`: of the prediction record. `ts`: event time, seconds. `time_ms`: stream time.
+    `confidence`: highest score, NaN without scores. `latency_ms`: NaN where not given.
     """
 
     order: Ints
@@ -42,14 +42,26 @@ class InputRows:
     version: Ints
     offset: Ints
     ts: Floats
+    time_ms: Ints
     confidence: Floats
     latency_ms: Floats
     groups: list[FeatureGroup]
 
+    def take(self, keep: NDArray[np.bool_]) -> InputRows:
+        """Return the rows where `keep` is True."""
+        places = np.cumsum(keep) - 1
+        groups = []
+        for group in self.groups:
+            kept = keep[group.rows]
+            if kept.any():
+                groups.append(FeatureGroup(group.names, places[group.rows[kept]], group.values[kept], group.numeric))
+        first = (self.order[keep], self.model[keep], self.version[keep], self.offset[keep], self.ts[keep], self.time_ms[keep])
+        return InputRows(*first, self.confidence[keep], self.latency_ms[keep], groups)
+
 
 @dataclass(slots=True)
 class JoinedRows:
-    """Hold the pairs that a batch completed, in merged order, columns of length m.
+    """The pairs that a batch completed, in merged order, columns of length m.
 
     A pair's `order` is that of its later record. `ts`: event time of the prediction. `output`, `label`: class index in the model's
     classes, or the number itself for regression. `error`: 0 or 1, or the absolute error. `scores`: float64 (m, widest model), NaN

@@ -10,8 +10,9 @@ from ..schemas.events import Event
 
 @dataclass(slots=True)
 class Effects:
-    """Hold the events and dead letters of one batch, and how much of what was counted."""
+    """The events and dead letters of one batch, how much of what was counted, and lines for the log."""
 
     events: list[Event] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)

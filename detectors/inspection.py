@@ -16,7 +16,9 @@ from ..schemas.events import LabelArrived, ModelEvent, ModelRegistered, Predicti
 from ..schemas.layouts import Layout, layout
 from .admission import MAX_LABEL_BYTES, Admission
 from .model_table import Model, ModelTable
+from .over_limit import LimitNotes, OverLimit
 from .pieces import Piece
+from .room import size_of
 
 FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 PREDICTION_FIELDS = frozenset(PredictionMade.__struct_fields__) | {"type"}
@@ -28,9 +30,10 @@ class Odd(Exception):
 
 
 class Inspector:
-    """Judge odd records; `refusals` holds dead letters until they are taken, each after when it was refused and its own order."""
+    """The judge of odd records; `refusals` holds dead letters until they are taken, each after when it was refused and its own order."""
 
-    def __init__(self, config: MonitorConfig, table: ModelTable, partition: int) -> None:
+    def __init__(self, config: MonitorConfig, table: ModelTable, partition: int, limits: LimitNotes) -> None:
+        self.limits = limits
         self.config = config
         self.table = table
         self.partition = partition
@@ -42,6 +45,8 @@ class Inspector:
         try:
             event = self._judge_prediction(piece, at)
             return event, self._features(event, piece, at)
+        except OverLimit as problem:
+            self.refuse_over(piece, at, problem)
         except EventInvalid as problem:
             self.refuse(piece, at, problem.disposition, str(problem))
         except FAULTS as fault:
@@ -74,19 +79,26 @@ class Inspector:
             self.table.count(order, slot, "unknown_fields")
         return event
 
-    def registration(self, piece: Piece, at: int) -> ModelRegistered | None:
-        """Return a sound registration; None for another model event, or where it is refused."""
+    def model_event(self, piece: Piece, at: int) -> ModelEvent | None:
+        """Return a sound event of the models topic, None where it is refused."""
         try:
             self.rules.size(piece.source.values[at], self.config.max_value_bytes)
             event: ModelEvent = decode(piece.source.values[at], ModelEvent, _where(piece, at))
             self.rules.name(event.model, piece.source.keys[at])
-            if not isinstance(event, ModelRegistered):
-                return None
-            self.rules.signature(event.signature)
+            if isinstance(event, ModelRegistered):
+                self.rules.signature(event.signature)
+            return event
         except EventInvalid as problem:
             self.refuse(piece, at, _disposition(problem), str(problem))
-            return None
-        return event
+        except FAULTS as fault:
+            self.refuse(piece, at, "processing_error", f"{type(fault).__name__}: {fault}")
+        return None
+
+    def refuse_over(self, piece: Piece, at: int, problem: OverLimit | None) -> None:
+        """Make a dead letter of a record that a bound refuses, and note the bound."""
+        if problem is not None:
+            self.limits.note(int(piece.order[at - piece.start]), problem.setting, str(problem))
+            self.refuse(piece, at, problem.disposition, str(problem))
 
     def refuse(self, piece: Piece, at: int, disposition: str, message: str) -> None:
         """Make a dead letter of a record."""
@@ -128,6 +140,8 @@ class Inspector:
     def _features(self, event: PredictionMade, piece: Piece, at: int) -> bytes:
         order = int(piece.order[at - piece.start])
         has_unknown = _has_unknown(piece.source.values[at], PREDICTION_FIELDS)
+        if event.model not in self.table.slots:
+            self._admit(event)
         slot = self.table.slot(event.model, order)
         model = self.table.models[slot]
         if model.layout is None:
@@ -139,6 +153,14 @@ class Inspector:
             self.table.count(order, slot, "misplaced_features")
         assert model.layout is not None
         return model.layout.align(values)
+
+    def _admit(self, event: PredictionMade) -> None:
+        """Refuse a new model that there is no room for."""
+        size, room = size_of(len(event.features), len(event.scores or ())), self.table.room
+        problem = room.refusal(event.model, size)
+        if problem is not None:
+            room.want(size)
+            raise problem
 
 
 def no_nan(known: Layout, features: Any) -> bytes:

@@ -53,12 +53,20 @@ class Intake:
         self._names: dict[bytes, str] = {}
         self._slots: dict[bytes, int] = {}
 
-    def forget(self) -> None:
-        """Read the layouts of the models anew."""
-        self._readers.clear()
+    def know(self, name: str) -> None:
+        """Read the layout of a model anew."""
+        self._know(self.table.slots[name])
+
+    def know_all(self) -> None:
+        """Read the layouts of all models."""
         for slot, model in enumerate(self.table.models):
             if model.layout is not None:
                 self._know(slot)
+
+    def forget(self, name: str) -> None:
+        """Forget a model that is gone."""
+        for known in (self._readers, self._names, self._slots):
+            known.pop(name.encode(), None)
 
     def predictions(self, piece: Piece) -> Predictions:
         """Return the sound predictions of a piece; the others are with the inspector's refusals."""

@@ -6,22 +6,27 @@ texts, truth values and whole numbers are classes, until a number with a fractio
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from ..schemas.config import MonitorConfig
 from ..schemas.events import Scalar, Signature, Task
 from ..schemas.layouts import Layout, layout
+from .facts import Facts, grown
+from .room import NOTHING, Room, Size, size_of, size_of_signature
 
 MAX_LEARNED_CLASSES = 500
 MAX_LABEL_CLASSES = 1_000
 MAX_WHOLE = 2**53
+MAX_NAMED_VERSIONS = 16
 Kind = Literal["number", "text", "truth"]
 COUNTS = (
     "duplicates",
@@ -37,11 +42,12 @@ COUNTS = (
 
 @dataclass(slots=True)
 class Model:
-    """Hold what is known of one model.
+    """What is known of one model.
 
     `classes`: values in index order, None where scores announce a class that has not appeared. `reserved`: the number of scores,
     0 where unknown. `stored`: output -> the number that the join buffer keeps for it (texts are numbered in order of appearance, other
     values are themselves); `lookup`: the part of it that may be predicted. `born`: the order of its first record.
+    `named`: the versions that the models topic named, the newest last. `is_free`: a slot whose model is gone.
     """
 
     name: str
@@ -60,8 +66,11 @@ class Model:
     _is_span: bool = False
     generation: int = 0
     first_row: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    counts: dict[str, int] = field(default_factory=dict)
     dirty: bool = True
+    named: list[int] = field(default_factory=list)
+    size: Size = NOTHING
+    is_free: bool = False
 
     @property
     def span(self) -> int:
@@ -108,30 +117,34 @@ _FREE: Any = None
 KIND_CODES: dict[str | None, int] = {"number": 0, "text": 1, "truth": 2, "none": 3, None: -1}
 
 
-class Facts(NamedTuple):
-    """Hold by slot what many rows are checked against. `lookups`: of registered classes; `indices`: of all; None for a regression."""
-
-    kinds: NDArray[np.int64]
-    reserved: NDArray[np.int64]
-    first_rows: NDArray[np.int64]
-    regress: NDArray[np.bool_]
-    lookups: list[dict[Scalar, float] | None]
-    indices: list[dict[Scalar, int] | None]
+UNBOUNDED = MonitorConfig(max_models=10**9, max_total_features=10**9, max_total_classes=10**9)
 
 
 class ModelTable:
-    """Keep the models of a partition by slot, in order of their first record."""
+    """The models of a partition by slot. The slot of a model that gave way is used again, and of its rows in the join buffer, which lie
+    before `floor`, nothing is joined any more.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, config: MonitorConfig = UNBOUNDED) -> None:
         self.models: list[Model] = []
         self.slots: dict[str, int] = {}
         self.increments: list[tuple[int, int, str]] = []
+        self.room = Room(config)
+        self.floor = 0
+        self._free: list[int] = []
+        self._keys: dict[bytes, int] = {}
+        self._gone: set[int] = set()
         self._hashes: NDArray[np.uint64] = np.empty((0, 2), np.uint64)
         self._facts: Facts | None = None
+        self._stale: set[int] = set()
 
     def __len__(self) -> int:
-        """Return the number of models."""
+        """Return the number of slots."""
         return len(self.models)
+
+    def knows(self, key: bytes | None) -> bool:
+        """Return whether the key of a record is the name of a model."""
+        return key in self._keys
 
     def name(self, slot: int) -> str:
         """Return the model's name."""
@@ -159,7 +172,7 @@ class ModelTable:
 
         What is told in an event needs the order: up to the end of a batch depends on how the log was cut.
         """
-        found = dict(self.models[slot].counts)
+        found = dict.fromkeys(COUNTS, 0) | self.models[slot].counts
         if order is not None:
             for at, where, name in self.increments:
                 if where == slot and at > order:
@@ -169,7 +182,7 @@ class ModelTable:
     def count(self, order: int, slot: int, name: str) -> None:
         """Count one `name` of a model at the record `order`."""
         model = self.models[slot]
-        model.counts[name] += 1
+        model.counts[name] = model.counts.get(name, 0) + 1
         model.dirty = True
         self.increments.append((order, slot, name))
 
@@ -177,37 +190,68 @@ class ModelTable:
         """Return the slot of a model, a new one where the record `order` is the first to name it."""
         found = self.slots.get(name)
         if found is None:
-            found = self.slots[name] = len(self.models)
-            self.models.append(Model(name, born=order))
-            self._facts = None
+            found = heapq.heappop(self._free) if self._free else len(self.models)
+            model = Model(name, born=order, first_row=self.floor)
+            if found == len(self.models):
+                self.models.append(model)
+            else:
+                self.models[found] = model
+            self._place(found)
         return found
 
+    def _place(self, slot: int) -> None:
+        name = self.models[slot].name
+        self.slots[name] = self._keys[name.encode()] = slot
+        self._stale.add(slot)
+        self.hashes()[slot] = _hash(name)
+
+    def remove(self, slot: int, floor: int) -> None:
+        """Forget a model; rows of the join buffer before `floor` may have been its own."""
+        model = self.models[slot]
+        del self.slots[model.name], self._keys[model.name.encode()]
+        self.room.take(NOTHING.less(model.size))
+        self.floor = floor
+        self.models[slot] = _free_slot(floor)
+        heapq.heappush(self._free, slot)
+        self._gone.add(slot)
+        self._stale.add(slot)
+
+    def _resize(self, model: Model, size: Size) -> None:
+        self.room.take(size.less(model.size))
+        model.size = size
+
     def facts(self) -> Facts:
-        """Return what holds for each model until a model is added, learned, registered or turned to a regression."""
-        if self._facts is None:
-            models = self.models
-            sorts = [model.task == "classification" for model in models]
-            self._facts = Facts(
-                kinds=np.array([KIND_CODES[model.kind] for model in models], np.int64),
-                reserved=np.array([model.reserved for model in models], np.int64),
-                first_rows=np.array([model.first_row for model in models], np.int64),
-                regress=~np.array(sorts, np.bool_),
-                lookups=[model.lookup if model.registered and sort else None for model, sort in zip(models, sorts, strict=True)],
-                indices=[model.index if sort else None for model, sort in zip(models, sorts, strict=True)],
-            )
-        return self._facts
+        """Return what holds for each model until a model is added, learned, registered, turned to a regression or removed."""
+        facts, count = self._facts, len(self.models)
+        if facts is None or len(facts.lookups) != count:
+            self._stale.update(range(0 if facts is None else len(facts.lookups), count))
+            facts = self._facts = grown(facts, count)
+        for slot in self._stale:
+            model = self.models[slot]
+            sort = model.task == "classification" and not model.is_free
+            facts.kinds[slot], facts.reserved[slot] = KIND_CODES[model.kind], model.reserved
+            facts.first_rows[slot], facts.regress[slot] = model.first_row, not sort
+            facts.lookups[slot] = model.lookup if model.registered and sort else None
+            facts.indices[slot] = model.index if sort else None
+        self._stale.clear()
+        return facts
 
     def hashes(self) -> NDArray[np.uint64]:
-        """Return the hashes of the names, uint64 (models, 2)."""
-        if len(self._hashes) != len(self.models):
-            joined = b"".join(xxhash.xxh3_128_digest(model.name.encode()) for model in self.models)
-            self._hashes = np.frombuffer(joined, np.uint64).reshape(-1, 2)
+        """Return the hashes of the names, uint64 (models or more, 2)."""
+        known, count = len(self._hashes), len(self.models)
+        if known < count:
+            grown = np.zeros((max(8, 2 * count), 2), np.uint64)
+            grown[:known] = self._hashes
+            for slot in range(known, count):
+                grown[slot] = _hash(self.models[slot].name)
+            self._hashes = grown
         return self._hashes
 
     def register(self, signature: Signature, slot: int, next_row: int) -> None:
         """Take over a signature. Rows before `next_row` are no longer joined where the kind of the outputs changed."""
-        self._facts = None
+        self._stale.add(slot)
         model = self.models[slot]
+        self._resize(model, size_of_signature(signature))
         kind = kind_of(signature.classes[0]) if signature.classes else "number"
         known = model.layout
         names = known.names if known is not None else signature.features
@@ -230,8 +274,9 @@ class ModelTable:
 
     def learn(self, slot: int, output: Scalar, width: int, learned: Layout) -> None:
         """Take over what the first prediction of a model shows; `width` is the number of its scores, 0 without any."""
-        self._facts = None
+        self._stale.add(slot)
         model = self.models[slot]
+        self._resize(model, size_of(learned.width, width))
         model.kind, model.layout, model.lookup = kind_of(output), learned, model.stored
         model.reserved, model.dirty = width, True
         if model.kind == "number" and not width and not is_whole(output):
@@ -247,31 +292,55 @@ class ModelTable:
 
     def become_regression(self, slot: int) -> None:
         """Make a learned model of whole numbers a regression for good."""
-        self._facts = None
+        self._stale.add(slot)
         model = self.models[slot]
         model.task, model.classes, model.index, model.stored, model.lookup = "regression", [], {}, {}, {}
         model.generation += 1
         model.dirty = True
 
-    def take_dirty(self) -> dict[int, bytes]:
-        """Return the state of every model that changed since the last call, by slot."""
-        found = {slot: _encode(model) for slot, model in enumerate(self.models) if model.dirty}
-        for slot in found:
-            self.models[slot].dirty = False
+    def name_version(self, slot: int, version: int) -> None:
+        """Remember that the models topic named a version."""
+        model = self.models[slot]
+        model.named = [*[one for one in model.named if one != version][1 - MAX_NAMED_VERSIONS :], version]
+        model.dirty = True
+
+    def take_dirty(self) -> dict[int, bytes | None]:
+        """Return the state of every model that changed since the last call, by slot; None where it is gone."""
+        found: dict[int, bytes | None] = dict.fromkeys(slot for slot in self._gone if self.models[slot].is_free)
+        self._gone.clear()
+        for slot, model in enumerate(self.models):
+            if model.dirty:
+                found[slot] = _encode(model)
+                model.dirty = False
         return found
 
     def whole(self) -> dict[int, bytes]:
         """Return the state of every model by slot."""
-        return {slot: _encode(model) for slot, model in enumerate(self.models)}
+        return {slot: _encode(model) for slot, model in enumerate(self.models) if not model.is_free}
 
-    def restore(self, parts: Iterable[tuple[int, bytes]]) -> None:
-        """Take over what `take_dirty` gave, in any order of the slots; raises msgspec.DecodeError."""
-        found = dict(parts)
-        self._facts = None
-        for slot in range(len(found)):
-            model = _decode(found[slot])
-            self.slots[model.name] = slot
+    def place_state(self) -> tuple[int, int, list[int], list[int]]:
+        """Return how many slots there are, the floor, the free slots, and what room was wanted."""
+        return len(self.models), self.floor, sorted(self._free), list(self.room.wanted)
+
+    def restore(self, parts: Mapping[int, bytes], places: tuple[int, int, list[int], list[int]]) -> None:
+        """Take over what `take_dirty` and `place_state` gave; raises msgspec.DecodeError, KeyError where a model is missing."""
+        count, self.floor, free, wanted = places
+        self._free, self.room.wanted = sorted(free), Size(*wanted)
+        gone = set(free)
+        for slot in range(count):
+            model = _free_slot(self.floor) if slot in gone else _decode(parts[slot])
             self.models.append(model)
+            if not model.is_free:
+                self._resize(model, size_of(0 if model.layout is None else model.layout.width, model.reserved))
+                self._place(slot)
+
+
+def _free_slot(floor: int) -> Model:
+    return Model("", first_row=floor, dirty=False, is_free=True)
+
+
+def _hash(name: str) -> NDArray[np.uint64]:
+    return np.frombuffer(xxhash.xxh3_128_digest(name.encode()), np.uint64)
 
 
 def kind_of(value: object) -> Kind:
@@ -292,21 +361,20 @@ def _encode(model: Model) -> bytes:
     return msgspec.msgpack.encode(
         (
             *(model.name, model.task, model.kind, model.registered, names, model.reserved, model.classes),
-            *(list(model.stored), model.generation, model.first_row, model.counts, model.born),
+            *(list(model.stored), model.generation, model.first_row, model.counts, model.born, model.named),
         )
     )
 
 
 def _decode(data: bytes) -> Model:
-    name, task, kind, registered, names, reserved, classes, stored, generation, first_row, counts, born = msgspec.msgpack.decode(
-        data
-    )
+    name, task, kind, registered, names, reserved, classes, stored, *rest = msgspec.msgpack.decode(data)
+    generation, first_row, counts, born, named = rest
     model = Model(name, task, kind, registered, None if names is None else layout(tuple(names[0]), tuple(names[1])), reserved)
-    model.classes, model.generation, model.first_row, model.born = classes, generation, first_row, born
+    model.classes, model.generation, model.first_row, model.born, model.named = classes, generation, first_row, born, named
     model.index = {value: at for at, value in enumerate(classes) if value is not _FREE}
     for value in stored:
         model.store(value)
     model.lookup = {value: model.stored[value] for value in classes} if registered else model.stored
-    model.counts.update(counts)
+    model.counts = counts
     model.dirty = False
     return model

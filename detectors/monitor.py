@@ -8,21 +8,24 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..schemas.config import MonitorConfig
-from ..schemas.events import Event
+from ..schemas.events import Event, ModelPromoted, ModelRegistered, ModelRolledBack
 from ..schemas.records import Batch
 from ..schemas.topics import DATA_PLANE_INPUTS, topic_name
 from .columns import FeatureGroup, Floats, InputRows, Ints, JoinedRows
 from .disputes import Disputes, Rules
 from .early_labels import EarlyLabels
 from .effects import Effects
+from .evictions import Evictions
 from .inspection import Inspector
 from .intake import Intake
 from .join import Joiner
 from .model_table import ModelTable
 from .monitor_parts import MonitorParts
 from .outputs import Fresh, store_outputs
+from .over_limit import LimitNotes, OverLimit
 from .pending import Pending
 from .pieces import Labels, Piece, Predictions
+from .room import size_of_signature
 from .snapshot import pack_parts, unpack_parts
 from .watch import Watch
 
@@ -42,17 +45,20 @@ class Monitor:
         self.partition = partition
         self.stream_time_ms: dict[str, int] = dict.fromkeys(DATA_PLANE_INPUTS, START_MS)
         self.counters: dict[str, int] = {}
-        self.table = ModelTable()
+        self.table = ModelTable(config)
         self.order = 0
         self.now_ms = START_MS
         rules = Rules(round(config.join_window_s * 1000), config.max_pending)
         self.buffer = Pending()
         self.early = EarlyLabels(round(config.early_label_s * 1000), config.max_early_labels)
-        self._inspector = Inspector(config, self.table, partition)
+        self.limits = LimitNotes()
+        self.notices: list[str] = []
+        self._inspector = Inspector(config, self.table, partition, self.limits)
         self._intake = Intake(self.table, self._inspector, config.max_value_bytes)
         self._disputes = Disputes(rules, self.buffer, self.early, self._inspector)
         self._joiner = Joiner(rules, self.table, self.buffer, self.early)
         self.watch = Watch(config, prefix, partition, self.table)
+        self._evictions = Evictions(config, (self.table, self.watch.roster, self.buffer), self._intake.forget)
         self._parts = MonitorParts(self)
 
     @classmethod
@@ -78,7 +84,7 @@ class Monitor:
     def resume(self, stream_time_ms: dict[str, int], order: int, now_ms: int, counters: dict[str, int]) -> None:
         """Go on from a restored clock, once the table is restored."""
         self.stream_time_ms, self.order, self.now_ms, self.counters = stream_time_ms, order, now_ms, counters
-        self._intake.forget()
+        self._intake.know_all()
 
     @property
     def pending(self) -> int:
@@ -90,14 +96,24 @@ class Monitor:
         self.table.increments.clear()
         counts: Counter[str] = Counter(models=len(batch.models), predictions=len(batch.predictions), labels=len(batch.labels))
         events: list[Event] = []
-        first = self.order
+        first, before_ms = self.order, self.now_ms
         models, predictions, labels = self._merge(batch)
         start = 0, 0
         registrations = {order: at for at, order in enumerate(models.order.tolist())}
-        for order in sorted({*registrations, *range(first, self.order, self._span_records(len(batch))), self.order}):
+        times_ms, _ = self._disputes.clock
+        sweeps = {first + at for at in self._evictions.due(batch, times_ms, before_ms)}
+        spans = range(first, self.order, self._span_records(len(batch)))
+        for order in sorted({*registrations, *sweeps, *spans, self.order}):
             stop = int(np.searchsorted(predictions.order, order)), int(np.searchsorted(labels.order, order))
             self._span(_cut(predictions, start[0], stop[0]), _cut(labels, start[1], stop[1]), events, counts)
             start = stop
+            if order in sweeps or order in registrations:
+                # What expired before goes while the models are still known.
+                self._disputes.expire(before_ms if order == first else int(times_ms[order - first - 1]))
+            if order in sweeps:
+                gone = self._evictions.sweep(int(times_ms[order - first]))
+                if gone:
+                    counts["models_evicted"] += gone
             if order in registrations:
                 self._register(models, registrations[order])
         self._disputes.expire(self.now_ms)
@@ -139,11 +155,20 @@ class Monitor:
         return times
 
     def _register(self, models: Piece, at: int) -> None:
-        event = self._inspector.registration(models, at)
-        if event is not None:
-            slot = self.table.slot(event.model, int(models.order[at]))
-            self.table.register(event.signature, slot, self.buffer.head)
-            self._intake.forget()
+        """Take a model event."""
+        event = self._inspector.model_event(models, at)
+        known = None if event is None else self.table.slots.get(event.model)
+        if isinstance(event, ModelRegistered):
+            new = size_of_signature(event.signature)
+            more = new if known is None else new.less(self.table.models[known].size)
+            if not self._evictions.make_room(more, int(models.time_ms[at]), -1 if known is None else known):
+                self._inspector.refuse_over(models, at, self.table.room.refusal(event.model, more))
+                return
+            known = self.table.slot(event.model, int(models.order[at]))
+            self.table.register(event.signature, known, self.buffer.head)
+            self._intake.know(event.model)
+        if known is not None and isinstance(event, ModelRegistered | ModelPromoted | ModelRolledBack):
+            self.table.name_version(known, event.version)
 
     def _span(self, predictions: Piece, labels: Piece, events: list[Event], counts: Counter[str]) -> None:
         """Take records between two registrations."""
@@ -158,6 +183,11 @@ class Monitor:
             rows, stored, arrived = rows.take(~before), stored[~before], arrived.take(~label_before)
             self.table.become_regression(slot)
         self._part((rows, stored), arrived, fresh, (events, counts))
+        counts["admitted"] -= len(self.watch.refused)
+        for order, setting, problem in self.watch.refused:
+            at = predictions.start + int(predictions.order.searchsorted(order))
+            self._inspector.refuse_over(predictions, at, OverLimit(setting, problem))
+        self.watch.refused.clear()
 
     def _part(
         self, inputs: tuple[Predictions, Floats], labels: Labels, fresh: Fresh, into: tuple[list[Event], Counter[str]]
@@ -188,7 +218,9 @@ class Monitor:
         counts.update(name for _, _, name in self.table.increments)
         for name, count in counts.items():
             self.counters[name] = self.counters.get(name, 0) + count
-        return Effects(events, letters, dict(counts))
+        notices = self.notices + self.limits.take(*self._disputes.clock)
+        self.notices = []
+        return Effects(events, letters, dict(counts), notices)
 
 
 def _cut(piece: Piece, start: int, stop: int) -> Piece:
@@ -214,6 +246,7 @@ def _input_rows(rows: Predictions) -> InputRows:
         version=rows.version,
         offset=rows.offset,
         ts=rows.ts,
+        time_ms=rows.time_ms,
         confidence=rows.confidence,
         latency_ms=rows.latency_ms,
         groups=groups,

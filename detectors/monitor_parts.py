@@ -73,15 +73,17 @@ class MonitorParts:
     def _restore(self, parts: dict[str, bytes]) -> None:
         monitor = self.monitor
         self._clock = parts["s"]
-        times, order, now_ms, counters, tail, head = msgspec.msgpack.decode(parts["s"])
-        monitor.table.restore((int(name[2:]), body) for name, body in parts.items() if name.startswith("t/"))
+        times, order, now_ms, counters, tail, head, places, limits = msgspec.msgpack.decode(parts["s"])
+        monitor.table.restore({int(name[2:]): body for name, body in parts.items() if name.startswith("t/")}, places)
+        monitor.limits.restore(limits)
         monitor.early.restore({name[2:]: body for name, body in parts.items() if name.startswith("e/")})
         self.buffer.restore({name: body for name, body in parts.items() if name[:2] in ("p/", "m/")}, tail, head)
         monitor.resume(times, order, now_ms, counters)
 
     def _encoded_clock(self) -> bytes:
         monitor, buffer = self.monitor, self.monitor.buffer
-        return _encode((monitor.stream_time_ms, monitor.order, monitor.now_ms, monitor.counters, buffer.tail, buffer.head))
+        clock = monitor.stream_time_ms, monitor.order, monitor.now_ms, monitor.counters, buffer.tail, buffer.head
+        return _encode((*clock, monitor.table.place_state(), monitor.limits.state()))
 
     def _follow_watch(self) -> None:
         for name, data in self.monitor.watch.take_dirty().items():

@@ -9,7 +9,7 @@ from .episodes import EpisodeBook
 from .lanes import Lane
 from .model_table import ModelTable
 from .scorekeeper import Scorekeeper
-from .versions import MAX_VERSIONS, Runs, Turns, Version, Watched, version_runs
+from .versions import Runs, Turn, Turns, Version, VersionGate, Watched, version_runs
 from .warm_up import LaneKind
 
 ERROR_HISTORY_BLOCKS = 256
@@ -32,7 +32,7 @@ class Roster:
         self.input_banks: dict[int, Bank] = {}
         self.outputs = Bank(1, config.clip_sd)
         self.errors = Bank(1, config.clip_sd)
-        self._turns = Turns(config, self.models)
+        self._gate = VersionGate(config, table, self.models)
 
     def meet(self, inputs: InputRows) -> None:
         """Make the inputs lanes of new models, and make all lanes anew where a model's layout or task changed."""
@@ -58,27 +58,41 @@ class Roster:
             known.generation = generation
         return known
 
+    def remove(self, slot: int) -> None:
+        """Forget a model with all it has."""
+        watched = self.models.pop(slot, None)
+        if watched is None:
+            return
+        for version in list(watched.versions.values()):
+            self.forget(watched, version)
+        self._drop_inputs(watched)
+        self.touched.discard(slot)
+        self.fresh_inputs.discard(slot)
+        self.gone += [f"m/{slot}", f"i/{slot}"]
+
     def _drop_inputs(self, watched: Watched) -> None:
         if watched.inputs is not None:
-            watched.inputs.bank.drop(watched.inputs.index)
+            bank = watched.inputs.bank
+            bank.drop(watched.inputs.index)
             watched.inputs = None
+            if bank.is_empty:
+                del self.input_banks[bank.width]
 
-    def turns(self, inputs: InputRows) -> tuple[Runs, list[int]]:
-        """Return the rows by version, and the indices of rows at which a version must first be restarted or make room."""
+    def turns(self, inputs: InputRows) -> tuple[Runs, Turns]:
+        """Return the rows by version, and which of them begin a version anew or are refused."""
         runs = version_runs(inputs.model, inputs.version)
-        return runs, self._turns.find(inputs, runs)
+        return runs, self._gate.find(inputs, runs)
 
-    def turn(self, slot: int, number: int) -> None:
-        """Restart a version that was away, or forget the one unseen for longest to make room for a new one."""
-        watched = self.models[slot]
-        version = watched.versions.get(number)
-        if version is not None:
-            version.output.begin()
-            version.error.begin()
-            version.last_seen = watched.predictions
+    def turn(self, turn: Turn) -> None:
+        """Restart a version that was away, or forget the one that gives way to a new one."""
+        watched = self.models[turn.model]
+        if turn.gives_way is not None:
+            self.forget(watched, watched.versions[turn.gives_way])
             return
-        if len(watched.versions) >= MAX_VERSIONS:
-            self.forget(watched, min(watched.versions.values(), key=lambda one: (one.last_seen, one.number)))
+        version = watched.versions[turn.version]
+        version.output.begin()
+        version.error.begin()
+        version.last_seen = watched.predictions
 
     def version(self, slot: int, number: int) -> Version:
         """Return a version, a new one where it is not known."""
@@ -107,7 +121,7 @@ class Roster:
         self.errors.drop(version.error.index)
         self.scores.forget(version.slot)
         self.free.append(version.slot)
-        self.gone.append(f"{version.model}/{version.number}")
+        self.gone.append(f"v/{version.model}/{version.number}")
 
     def inputs_lane(self, slot: int, layout: tuple[str, ...]) -> Lane:
         """Return a new lane for the numeric features named in `layout` and the latency."""

@@ -197,19 +197,20 @@ class Step:
             version.predictions += end - start
             version.dirty = True
             watched = roster.models[version.model]
+            newest = runs.rows[end - 1]
+            watched.seen_ms = max(watched.seen_ms, int(self.inputs.time_ms[newest]))
             if several[version.model] == 1:
                 watched.predictions += end - start
                 version.last_seen = watched.predictions
             else:
                 orders = self._model_orders(on_labels=False, slot=version.model)
-                newest = self.inputs.order[runs.rows[end - 1]]
-                version.last_seen = watched.predictions + int(np.searchsorted(orders, newest, "right"))
+                version.last_seen = watched.predictions + int(np.searchsorted(orders, self.inputs.order[newest], "right"))
         for run, version in enumerate(self._versions):
             if several[version.model] > 1:
                 roster.models[version.model].predictions += runs.ends[run] - runs.starts[run]
         for run, version in enumerate(self._joined_versions):
             version.labelled += self._joined_runs.ends[run] - self._joined_runs.starts[run]
-            version.dirty = True
+            version.dirty = roster.models[version.model].is_labelled = True
         touched = {version.model for version in (*self._versions, *self._joined_versions)}
         roster.touched |= touched
         roster.fresh_inputs |= {version.model for version in self._versions}
@@ -247,4 +248,4 @@ def take_inputs(rows: InputRows, start: int, stop: int) -> InputRows:
         if first < last:
             groups.append(FeatureGroup(group.names, group.rows[first:last] - start, group.values[first:last], group.numeric))
     first = (rows.order[part], rows.model[part], rows.version[part], rows.offset[part])
-    return InputRows(*first, rows.ts[part], rows.confidence[part], rows.latency_ms[part], groups)
+    return InputRows(*first, rows.ts[part], rows.time_ms[part], rows.confidence[part], rows.latency_ms[part], groups)

@@ -24,7 +24,7 @@ from .model_table import ModelTable
 from .roster import Roster
 from .scorekeeper import Scorekeeper, take_joined
 from .step import Step, take_inputs
-from .versions import Version, Watched
+from .versions import Turn, Version, Watched
 from .watch_state import WatchState
 
 MAX_IMPLICATED = 5
@@ -46,28 +46,36 @@ class Watch:
         self.last_label = -1
         self._state = WatchState(self)
         self._told: list[Told] = []
+        self.refused: list[tuple[int, str, str]] = []
 
     def observe(self, inputs: InputRows, joined: JoinedRows) -> list[tuple[int, Event]]:
         """Take a batch; return its events with the order of the record that caused each, in order."""
         self.roster.meet(inputs)
-        while len(inputs.order) or len(joined.order):
-            runs, turns = self.roster.turns(inputs)
-            first = min(int(rows.order[0]) for rows in (inputs, joined) if len(rows.order))
-            if turns and int(inputs.order[turns[0]]) == first:
-                self.roster.turn(int(inputs.model[turns[0]]), int(inputs.version[turns[0]]))
-                turns = turns[1:]
-            if not turns:
-                self._step(Step(self, inputs, joined, runs))
-                break
-            cut = int(inputs.order[turns[0]])
-            here, there = np.searchsorted(inputs.order, cut), np.searchsorted(joined.order, cut)
-            now = take_inputs(inputs, 0, int(here))
-            self._step(Step(self, now, take_joined(joined, slice(0, there)), None))
-            inputs = take_inputs(inputs, int(here), len(inputs.order))
-            joined = take_joined(joined, slice(int(there), len(joined.order)))
+        runs, found = self.roster.turns(inputs)
+        self.refused += [(int(inputs.order[row]), setting, problem) for row, setting, problem in found.refused]
+        if found.refused:
+            keep = np.ones(len(inputs.order), np.bool_)
+            keep[[row for row, _, _ in found.refused]] = False
+            inputs = inputs.take(keep)
+        if not found.turns and not found.refused:
+            self._step(Step(self, inputs, joined, runs))
+        else:
+            self._in_stretches(inputs, joined, found.turns)
         told, self._told = self._told, []
         told.sort(key=lambda one: one[:3])
         return [(one[0], one[3]) for one in told]
+
+    def _in_stretches(self, inputs: InputRows, joined: JoinedRows, turns: list[Turn]) -> None:
+        """Take a batch piece by piece, cut where a version begins anew."""
+        orders = np.array([turn.order for turn in turns], np.int64)
+        here, there = np.searchsorted(inputs.order, orders).tolist(), np.searchsorted(joined.order, orders).tolist()
+        row, pair = 0, 0
+        for turn, stop, joined_stop in zip((*turns, None), (*here, len(inputs.order)), (*there, len(joined.order)), strict=True):
+            if row < stop or pair < joined_stop:
+                self._step(Step(self, take_inputs(inputs, row, stop), take_joined(joined, slice(pair, joined_stop)), None))
+            row, pair = stop, joined_stop
+            if turn is not None:
+                self.roster.turn(turn)
 
     def take_dirty(self) -> dict[str, bytes | None]:
         """Return the parts of the state that changed since the last call; None deletes a part."""

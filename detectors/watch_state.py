@@ -37,7 +37,7 @@ class WatchState:
         roster = self._watch.roster
         parts: dict[str, bytes | None] = {}
         for gone in roster.gone:
-            self._put(parts, f"w/v/{gone}", b"")
+            self._put(parts, f"w/{gone}", b"")
         roster.gone.clear()
         for slot in sorted(roster.touched):
             watched = roster.models[slot]
@@ -61,7 +61,10 @@ class WatchState:
             parts[f"{key}/{number}"] = data[number * PIECE_BYTES : (number + 1) * PIECE_BYTES]
         for number in range(count, self._pieces.get(key, 0)):
             parts[f"{key}/{number}"] = None
-        self._pieces[key] = count
+        if count:
+            self._pieces[key] = count
+        else:
+            self._pieces.pop(key, None)
 
     def _version_state(self, version: Version) -> Any:
         scores = self._watch.scores
@@ -98,9 +101,10 @@ class WatchState:
     def _read(self, name: list[str], state: Any) -> None:
         roster, slot = self._watch.roster, int(name[1])
         if name[0] == "m":
-            generation, layout, predictions, episodes = state
+            generation, layout, predictions, episodes, seen = state
             watched = roster.watched(slot, generation)
             watched.layout, watched.predictions = tuple(layout), predictions
+            watched.next_turn_ms, watched.seen_ms, watched.is_labelled = seen
             watched.book.open = {one["signal"]: msgspec.convert(one, Episode) for one in episodes}
         elif name[0] == "i":
             watched = roster.models[slot]
@@ -120,7 +124,15 @@ class WatchState:
 
 
 def _model_state(watched: Watched) -> Any:
-    return watched.generation, watched.layout, watched.predictions, [msgspec.to_builtins(one) for one in watched.book.open.values()]
+    return (
+        *(
+            watched.generation,
+            watched.layout,
+            watched.predictions,
+            [msgspec.to_builtins(one) for one in watched.book.open.values()],
+        ),
+        (watched.next_turn_ms, watched.seen_ms, watched.is_labelled),
+    )
 
 
 def _window_state(window: Window) -> Any:

@@ -26,7 +26,16 @@ class MonitorConfig(Section):
     """Rule what is admitted, how it is joined, and when a signal has drifted. Rows are counted per model."""
 
     max_value_bytes: int = Field(1_000_000, ge=100)
-    max_features: int = Field(2_000, ge=1)
+    max_features: int = Field(2_000, ge=1, description="of one model")
+    max_feature_name_bytes: int = Field(512, ge=1, description="of one name")
+    max_models: int = Field(
+        5_000,
+        ge=1,
+        description="of a partition; unregistered ones that were barely seen or are idle give way, registered ones never",
+    )
+    max_total_features: int = Field(50_000, ge=1, description="of all models of a partition, each about 10 kB")
+    max_total_classes: int = Field(20_000, ge=1, description="with scores, of all models of a partition, at most 64 of one")
+    model_idle_s: float = Field(24 * 3600.0, gt=0, description="an unregistered model unseen for this long gives way to new ones")
     max_future_s: float = Field(300.0, gt=0, description="an event time this far after its record's time stamp is refused")
     join_window_s: float = Field(7 * 24 * 3600.0, gt=0, description="how long a prediction waits for its label")
     early_label_s: float = Field(3600.0, gt=0, description="how long a label waits for its prediction")
@@ -48,6 +57,12 @@ class MonitorConfig(Section):
         (300, 2_000), description="labelled rows after the change at which an open episode is updated"
     )
     idle_rows: int = Field(500, ge=1, description="a version unseen for this many rows of its model starts afresh")
+    max_versions: int = Field(
+        8, ge=1, le=1_000, description="of one model watched at once; one that is idle or barely seen gives way"
+    )
+    max_new_versions_per_minute: int = Field(
+        10, ge=1, le=60_000, description="of one model, once all room is taken; a version named on the models topic always has room"
+    )
     metrics_every_rows: int = Field(1_000, ge=10)
 
 

@@ -14,6 +14,7 @@ DISPOSITIONS = (
     "non_finite",  # NaN, infinity, or beyond float32
     "too_large",  # more bytes or more features than allowed
     "future",  # an event time far after the record's own time stamp
+    "over_limit",  # a bound of the settings leaves no room: models, features, versions; the message names the setting
     "unjoinable",  # a label whose prediction never came within the join window
     "processing_error",  # a fault of ours: the record is kept, the stream goes on
 )

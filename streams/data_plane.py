@@ -218,6 +218,8 @@ class DataPlane:
         for letter in effects.dead_letters:
             headers = tuple(dead_letter_headers(letter))
             self._producer.produce(f"{letter.topic}.dlq", letter.partition, letter.key, letter.value, headers)
+        for line in effects.notices:
+            log.warning("partition %d: %s", partition, line)
         return alert
 
     def _commit(self) -> None:

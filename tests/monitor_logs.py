@@ -55,15 +55,21 @@ def play(monitor: Monitor, records: Sequence[Record], size: int) -> Effects:
         effects = monitor.process(batch_of(records[first : first + size]))
         total.events += effects.events
         total.dead_letters += effects.dead_letters
+        total.notices += effects.notices
         for name, count in effects.counters.items():
             total.counters[name] = total.counters.get(name, 0) + count
     return total
 
 
-def told(effects: Effects) -> tuple[list[bytes], list[bytes], dict[str, int]]:
+def told(effects: Effects) -> tuple[list[bytes], list[bytes], dict[str, int], list[str]]:
     """Return effects as bytes."""
     counters = {name: count for name, count in effects.counters.items() if count}
-    return [encode_json(one) for one in effects.events], [encode_msgpack(one) for one in effects.dead_letters], counters
+    return (
+        [encode_json(one) for one in effects.events],
+        [encode_msgpack(one) for one in effects.dead_letters],
+        counters,
+        effects.notices,
+    )
 
 
 def traffic(rows: int, seed: int = 0, models: int = 2, drift_at: int | None = None) -> list[Record]:

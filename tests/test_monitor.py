@@ -16,6 +16,19 @@ from driftloop.schemas.records import Record
 from driftloop.tests.monitor_logs import START_MS, batch_of, merged, play, record, small, told, traffic
 
 TIGHT = small(join_window_s=0.5, early_label_s=0.2, max_pending=1_000, max_early_labels=100)
+CLASSES: list[list[Any]] = [[1, 2, 3], ["y", "x"], [False, True], []]
+REGISTERED = {"type": "model_registered", "version": 1, "digest": "d", "uri": "u", "size_bytes": 1}
+CRAMPED = small(
+    max_models=2,
+    max_total_features=5,
+    max_total_classes=4,
+    max_versions=2,
+    max_new_versions_per_minute=20,
+    model_idle_s=0.5,
+    idle_rows=4,
+    join_window_s=2.0,
+    early_label_s=0.5,
+)
 
 
 def new(config: MonitorConfig | None = None) -> Monitor:
@@ -33,10 +46,13 @@ def label(at: int, ident: str, value: Any, model: str = "m") -> Record:
 
 @st.composite
 def wild_logs(draw: st.DrawFn) -> list[Record]:
-    """Logs with few ids, so that they meet again: duplicates, early and late labels, corrections, new classes, task switches."""
+    """Logs with few ids, so that they meet again: duplicates, early and late labels, corrections, new classes, task switches.
+
+    More versions and models than `CRAMPED` has room for.
+    """
     kinds = st.sampled_from(["prediction"] * 4 + ["label"] * 5 + ["poison", "model"])
     steps = draw(
-        st.lists(st.tuples(kinds, st.integers(0, 7), st.integers(0, 2), st.integers(0, 11), st.integers(0, 250)), max_size=120)
+        st.lists(st.tuples(kinds, st.integers(0, 7), st.integers(0, 3), st.integers(0, 11), st.integers(0, 250)), max_size=120)
     )
     found, time_ms, offsets = [], START_MS, dict.fromkeys(("models", "predictions", "labels"), 0)
     for kind, ident, model, choice, wait in steps:
@@ -46,27 +62,20 @@ def wild_logs(draw: st.DrawFn) -> list[Record]:
             [1, 2, 3, 1.0, 2.5, 4][choice % 6],
             ["x", "y", "z", "", "w", 1][choice % 6],
             [True, False, 1][choice % 3],
+            [0.5, 1, 2][choice % 3],
         ][model]
         topic = "labels" if kind == "label" else "models" if kind == "model" else "predictions"
         value: Any = {"model": name, "prediction_id": f"id-{ident}"}
         if kind == "prediction":
             scores = {"scores": [0.25, 0.75]} if choice == 7 else {}
             features: Any = [0.5] if choice == 8 else {"a": choice / 2, "b": None if choice == 9 else 1.5}
-            value |= {"version": 1 + choice % 2, "output": outputs, "features": features, **scores}
+            value |= {"version": 1 + choice % 4, "output": outputs, "features": features, **scores}
         elif kind == "label":
             value |= {"label": None if choice == 11 else outputs}
         elif kind == "model":
-            classes: list[Any] = [[1, 2, 3], ["y", "x"], [False, True]][model] if choice % 3 else []
+            classes: list[Any] = CLASSES[model] if choice % 3 else []
             signature = {"task": "classification" if classes else "regression", "features": ["a", "b"], "classes": classes}
-            value = {
-                "type": "model_registered",
-                "model": name,
-                "version": 1,
-                "digest": "d",
-                "uri": "u",
-                "size_bytes": 1,
-                "signature": signature,
-            }
+            value = REGISTERED | {"model": name, "signature": signature}
         else:
             value = b"{"
         found.append(record(topic, offsets[topic], time_ms - choice * 20 if choice > 9 else time_ms, name.encode(), value))
@@ -75,21 +84,21 @@ def wild_logs(draw: st.DrawFn) -> list[Record]:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(wild_logs())
-def test_one_log_has_one_outcome(log: list[Record]) -> None:
-    once = new(TIGHT)
+@given(wild_logs(), st.sampled_from([TIGHT, CRAMPED]))
+def test_one_log_has_one_outcome(log: list[Record], config: MonitorConfig) -> None:
+    once = new(config)
     expected = told(play(once, log, max(1, len(log))))
     for size in (1, 7):
-        other = new(TIGHT)
+        other = new(config)
         assert told(play(other, log, size)) == expected
         assert other.pending == once.pending
         assert other.stream_time_ms == once.stream_time_ms
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(wild_logs(), st.integers(1, 20))
-def test_the_spans_of_a_batch_say_what_the_whole_batch_says(log: list[Record], size: int) -> None:
-    whole, spans = new(TIGHT), new(TIGHT)
+@given(wild_logs(), st.integers(1, 20), st.sampled_from([TIGHT, CRAMPED]))
+def test_the_spans_of_a_batch_say_what_the_whole_batch_says(log: list[Record], size: int, config: MonitorConfig) -> None:
+    whole, spans = new(config), new(config)
     expected = told(play(whole, log, max(1, len(log))))
     with patch.multiple(monitor_module, SPAN_RECORDS=size, SPAN_RECORDS_PER_MODEL=1):
         assert told(play(spans, log, max(1, len(log)))) == expected
@@ -98,10 +107,10 @@ def test_the_spans_of_a_batch_say_what_the_whole_batch_says(log: list[Record], s
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(wild_logs(), st.randoms(use_true_random=False))
-def test_a_restored_monitor_goes_on_as_if_never_stopped(log: list[Record], rng: Any) -> None:
-    expected = told(play(new(TIGHT), log, 11))
-    monitor, parts, total = new(TIGHT), {}, None
+@given(wild_logs(), st.randoms(use_true_random=False), st.sampled_from([TIGHT, CRAMPED]))
+def test_a_restored_monitor_goes_on_as_if_never_stopped(log: list[Record], rng: Any, config: MonitorConfig) -> None:
+    expected = told(play(new(config), log, 11))
+    monitor, parts, total = new(config), {}, None
     cuts = sorted(rng.sample(range(len(log) + 1), min(4, len(log))))
     for first, stop in zip([0, *cuts], [*cuts, len(log)], strict=True):
         effects = play(monitor, log[first:stop], 5)
@@ -109,12 +118,13 @@ def test_a_restored_monitor_goes_on_as_if_never_stopped(log: list[Record], rng: 
             parts.pop(name, None)
             if data is not None:
                 parts[name] = data
-        monitor = Monitor.restore(TIGHT, "driftloop.", 0, parts)
+        monitor = Monitor.restore(config, "driftloop.", 0, parts)
         if total is None:
             total = effects
         else:
             total.events += effects.events
             total.dead_letters += effects.dead_letters
+            total.notices += effects.notices
             total.counters = {
                 name: total.counters.get(name, 0) + effects.counters.get(name, 0) for name in total.counters | effects.counters
             }

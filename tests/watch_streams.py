@@ -64,6 +64,7 @@ class Stream:
         model, version, ts = self.model, self.version, np.arange(self.rows) * 1.0
         inputs = InputRows(
             *(2 * prediction, model[prediction], version[prediction], prediction, ts[prediction]),
+            (ts[prediction] * 1000).astype(np.int64),
             *(self.confidence[prediction], self.latency[prediction], groups),
         )
         joined = JoinedRows(

@@ -1,0 +1,136 @@
+"""Evictions and room: a flood of names or features costs what the settings say, and those that matter stay."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from driftloop.detectors.monitor import Monitor
+from driftloop.schemas.config import MonitorConfig
+from driftloop.schemas.records import Record
+from driftloop.tests.monitor_logs import START_MS, merged, play, record, small
+
+FEW = {"max_models": 4, "model_idle_s": 3600.0, "warm_up_rows": 50}
+
+
+def prediction(at: int, model: str, second: float, features: Any = None, version: int = 1) -> Record:
+    said = {"a": 0.5} if features is None else features
+    value = {"model": model, "version": version, "prediction_id": f"p{at}", "output": 1, "features": said}
+    return record("predictions", at, START_MS + round(second * 1000), model.encode(), value)
+
+
+def label(at: int, ident: int, model: str, second: float) -> Record:
+    value = {"model": model, "prediction_id": f"p{ident}", "label": 1}
+    return record("labels", at, START_MS + round(second * 1000), model.encode(), value)
+
+
+def registration(at: int, model: str, second: float, features: int = 1) -> Record:
+    signature = {"task": "classification", "features": [f"f{one}" for one in range(features)], "classes": [0, 1]}
+    value = {"type": "model_registered", "model": model, "version": 7, "digest": "d", "uri": "u", "size_bytes": 1}
+    return record("models", at, START_MS + round(second * 1000), model.encode(), value | {"signature": signature})
+
+
+def names(monitor: Monitor) -> set[str]:
+    return set(monitor.table.slots)
+
+
+def test_names_beyond_the_bound_are_refused_told_once_and_give_way_to_each_other_later() -> None:
+    monitor = Monitor(small(**FEW), "driftloop.", 0)
+    effects = play(monitor, [prediction(at, f"m{at}", at / 1000) for at in range(100)], 7)
+    assert [letter.disposition for letter in effects.dead_letters] == ["over_limit"] * 96
+    assert "models of a partition must be at most 4, got 'm4'" in effects.dead_letters[0].message
+    assert len(effects.notices) == 1
+    assert effects.notices[0].startswith("monitor.max_models is reached")
+    assert names(monitor) == {"m0", "m1", "m2", "m3"}
+    effects = play(monitor, [prediction(100, "late", 1.5), prediction(101, "later", 61.0)], 1)
+    assert not effects.dead_letters[1:]
+    assert names(monitor) == {"late", "m1", "m2", "m3"}
+    assert effects.counters["models_evicted"] == 1
+    assert "95 more" in effects.notices[0]
+
+
+def test_registered_steady_and_labelled_models_do_not_give_way_to_new_names() -> None:
+    log = [registration(0, "registered", 0)]
+    log += [prediction(at, "steady", 0.1) for at in range(50)]
+    log += [prediction(50, "labelled", 0.2), label(0, 50, "labelled", 0.3)]
+    log += [prediction(51 + at, f"m{at}", 1 + at / 10) for at in range(300)]
+    monitor = Monitor(small(**FEW), "driftloop.", 0)
+    effects = play(monitor, merged(log), 13)
+    assert {"registered", "steady", "labelled"} < names(monitor)
+    assert len(monitor.table) == len(names(monitor)) == 4
+    assert effects.counters["models_evicted"] > 20
+
+
+def test_a_model_that_is_unseen_for_long_gives_way_whatever_it_was() -> None:
+    log = [prediction(at, f"steady{at % 4}", 0.1) for at in range(400)]
+    log += [prediction(400, "new", 10), prediction(401, "new", 11), prediction(402, "new", 3601), prediction(403, "new", 3602)]
+    monitor = Monitor(small(**FEW), "driftloop.", 0)
+    effects = play(monitor, log, 50)
+    assert [letter.offset for letter in effects.dead_letters] == [400, 401]
+    assert names(monitor) == {"new", "steady1", "steady2", "steady3"}
+
+
+def test_a_registered_model_has_room_at_once_until_all_are_registered() -> None:
+    log = [prediction(at, f"steady{at % 4}", at / 1000) for at in range(400)]
+    log += [registration(at, f"r{at}", 1 + at) for at in range(5)]
+    monitor = Monitor(small(**FEW), "driftloop.", 0)
+    effects = play(monitor, merged(log), 50)
+    assert names(monitor) == {"r0", "r1", "r2", "r3"}
+    assert [(letter.topic, letter.offset, letter.disposition) for letter in effects.dead_letters] == [
+        ("driftloop.models", 4, "over_limit")
+    ]
+
+
+@pytest.mark.parametrize("setting", ["max_total_features", "max_total_classes"])
+def test_features_and_scores_of_all_models_are_bounded(setting: str) -> None:
+    log = []
+    for at in range(40):
+        value = {"model": f"m{at}", "version": 1, "prediction_id": "p", "output": 1}
+        value |= {"features": {f"f{one}": 0.5 for one in range(10)}, "scores": [0.1] * 10}
+        log.append(record("predictions", at, START_MS + at, b"m%d" % at, value))
+    monitor = Monitor(small(**{setting: 100}), "driftloop.", 0)
+    effects = play(monitor, log, 9)
+    assert len(effects.dead_letters) == 30
+    assert effects.notices[0].startswith(f"monitor.{setting} is reached")
+    wide = registration(0, "r", 0.5, features=60)
+    play(monitor, [wide], 1)
+    assert "r" in names(monitor)
+    taken = monitor.table.room.taken
+    assert all(mine <= limit for mine, limit in zip(taken, monitor.table.room.limits, strict=True))
+
+
+def test_the_parts_of_a_model_that_gave_way_go_and_its_labels_join_no_other() -> None:
+    config = small(**FEW | {"max_models": 1})
+    monitor, parts = Monitor(config, "driftloop.", 0), {}
+    log = [prediction(0, "old", 0), prediction(1, "new", 0.1), prediction(2, "new", 1.2)]
+    for one in log:
+        play(monitor, [one], 1)
+        for name, data in monitor.take_dirty().items():
+            parts[name] = data
+            if data is None:
+                del parts[name]
+    assert names(monitor) == {"new"}
+    assert sorted(name for name in parts if name[0] == "w" or name[:3] == "i/t") == ["i/t/0", "w/i/0/0", "w/m/0/0", "w/v/0/1/0"]
+    monitor = Monitor.restore(config, "driftloop.", 0, parts)
+    effects = play(monitor, [label(0, 0, "old", 1.3), label(1, 2, "new", 1.3)], 1)
+    assert effects.counters["joined"] == 1
+    assert monitor.watch.roster.models[0].versions[1].labelled == 1
+
+
+def test_a_feature_with_a_name_beyond_the_bound_is_refused() -> None:
+    monitor = Monitor(MonitorConfig(max_feature_name_bytes=10), "driftloop.", 0)
+    effects = play(monitor, [prediction(0, "m", 0, {"a" * 11: 1.0}), prediction(1, "m", 0, {"ä" * 5: 1.0})], 1)
+    assert [(letter.offset, letter.disposition) for letter in effects.dead_letters] == [(0, "too_large")]
+
+
+def test_the_state_of_a_flooded_partition_is_as_large_as_its_bounds() -> None:
+    monitor = Monitor(small(**FEW), "driftloop.", 0)
+    log = [prediction(at, f"m{at}", at / 50) for at in range(1_000)]
+    play(monitor, log, 100)
+    roster = monitor.watch.roster
+    assert len(monitor.table) == len(roster.models) == 4
+    assert len(roster.by_slot) <= 4
+    assert len(roster.input_banks) == 1
+    assert len(json.dumps(sorted(monitor.watch._state._pieces))) < 400
