@@ -15,8 +15,7 @@ from fractions import Fraction
 from typing import Any, Literal, NoReturn
 
 from .errors import EventInvalid
-from .events import FeatureValue, Scalar
-from .layouts import MAX_VERSION
+from .events import MAX_VERSION, FeatureValue, Scalar
 
 FLOAT32_MAX = 3.4028234663852886e38
 LEAST_WHOLE, MOST_WHOLE = -(2**63), 2**64 - 1

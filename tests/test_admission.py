@@ -25,6 +25,7 @@ class Seen:
     """Take the place of the watch and keep the columns."""
 
     def __init__(self) -> None:
+        self.refused: list[tuple[int, str, str]] = []
         self.inputs: list[InputRows] = []
         self.joined: list[JoinedRows] = []
 
