@@ -12,7 +12,7 @@ from . import __version__, cli_broker, cli_jobs, cli_models, cli_topics
 from .cli_console import Commands, JsonFlag, State, print_json, print_table, state_of
 
 EPILOG = (
-    "Exit codes: 0 done · 1 failure · 2 wrong usage or settings · 3 not found · 4 conflict · 5 no broker answers · "
+    "Exit codes: 0 done · 1 failure · 2 wrong usage, settings or input · 3 not found · 4 conflict · 5 no broker answers · "
     "6 the gate rejected the candidate · 124 timed out · 130 interrupted"
 )
 

@@ -26,12 +26,17 @@ from .schemas.config import (
     WorkerConfig,
 )
 from .schemas.errors import SettingsInvalid
+from .schemas.redaction import is_secret, secrets_of, shown_property, without
 
 PREFIX = "DRIFTLOOP_"
 DEFAULT_FILE = "driftloop.toml"
 FILE_VARIABLE = "DRIFTLOOP_SETTINGS"
 DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
-SECRET_WORDS = ("password", "secret", "token", "key.pem", "sasl.jaas")
+MAX_FILE_BYTES = 64 * 1024  # what a parser does with dotted keys grows as the square of their length
+MAX_DEPTH = 8
+MAX_SHOWN = 80
+# What people write with one underscore, or with none of the section's name; Kubernetes makes variables of services' names that look alike.
+KNOWN_PROPERTIES = ("bootstrap.servers", "security.protocol", "sasl.", "ssl.")
 
 
 class Settings(Section):
@@ -73,8 +78,13 @@ class Settings(Section):
     def redacted(self) -> dict[str, Any]:
         """Return all settings with secrets replaced by stars."""
         plain = self.model_dump(mode="json")
-        plain["kafka"] = {name: "****" if _is_secret(name) else value for name, value in self.kafka.items()}
+        plain["kafka"] = {name: shown_property(name, value) for name, value in self.kafka.items()}
+        plain["store"]["url"] = self.store.shown
         return plain
+
+    def scrubbed(self, text: str) -> str:
+        """Return a text of another library without the secrets of these settings."""
+        return without(text, secrets_of(self.store.url, self.kafka))
 
 
 def load_settings(file: str | Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -105,18 +115,45 @@ def _read_file(file: str | Path | None, variables: Mapping[str, str], problems: 
     if named is None and not path.exists():
         return {}
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            problems.append(f"settings file must have at most {MAX_FILE_BYTES} bytes, got more ({path})")
+            return {}
+        tree = tomllib.loads(data.decode("utf-8-sig"))
+        _check_tree(tree)
     except OSError as problem:
         problems.append(f"settings file must be readable, got {problem.strerror} ({path})")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except RecursionError:
+        problems.append(f"settings file must be nested at most {MAX_DEPTH} deep, got more ({path})")
+    except ValueError as problem:
+        # Of a line that it refuses, the parser names the place and never the text. Python's own limit on digits is a ValueError too.
         problems.append(f"settings file must be TOML, got {problem} ({path})")
+    else:
+        return tree
     return {}
+
+
+def _check_tree(tree: dict[str, Any]) -> None:
+    """Raise RecursionError where values lie too deep for what reads them later, ValueError for a number that TOML has not."""
+    level: list[Any] = [tree]
+    for _ in range(MAX_DEPTH + 1):
+        level = [value for held in level for value in (held.values() if isinstance(held, dict) else held)]
+        if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in level):
+            raise ValueError("a whole number beyond 64 bits")
+        level = [value for value in level if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise RecursionError
 
 
 def _overlay(tree: dict[str, Any], variables: Mapping[str, str], problems: list[str]) -> None:
     for name in sorted(variables):
+        if not name.startswith(PREFIX):
+            continue
         section, _, key = name.removeprefix(PREFIX).lower().partition("__")
-        if not name.startswith(PREFIX) or not key:
+        if not key:
+            problems += [f"variable must have two underscores behind its section: {meant}, got {name}" for meant in _meant(name)]
             continue
         if section not in Settings.model_fields:
             problems.append(f"variable must name a section, one of {', '.join(Settings.model_fields)}, got {section!r} ({name})")
@@ -124,6 +161,18 @@ def _overlay(tree: dict[str, Any], variables: Mapping[str, str], problems: list[
         table = tree.setdefault(section, {})
         if isinstance(table, dict):
             table[key.replace("_", ".") if section == "kafka" else key] = variables[name]
+
+
+def _meant(name: str) -> list[str]:
+    """Return the variable that one of ours was meant to be, if it was."""
+    rest = name.removeprefix(PREFIX).lower()
+    for section, field in Settings.model_fields.items():
+        # Without its section only a name of several words is ours beyond doubt.
+        key = rest.removeprefix(f"{section}_") if rest.startswith(f"{section}_") else rest if "_" in rest else ""
+        keys = getattr(field.annotation, "model_fields", {})
+        if key in keys or (section == "kafka" and key.replace("_", ".").startswith(KNOWN_PROPERTIES)):
+            return [f"{PREFIX}{section}__{key}".upper()]
+    return []
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -146,8 +195,15 @@ def _sentence(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{where} is no setting{_suggestion(error['loc'])}"
-    got = "****" if _is_secret(where) else repr(error["input"])
-    return f"{where} {error['msg'][0].lower()}{error['msg'][1:]}, got {got}"
+    return f"{where} {error['msg'][0].lower()}{error['msg'][1:]}, got {_shown(error['loc'], error['input'])}"
+
+
+def _shown(loc: tuple[Any, ...], value: Any) -> str:
+    """Return a refused value as it may be shown: [kafka] and [store] hold secrets, and a whole table may be theirs."""
+    if len(loc) < 2 or loc[0] in ("kafka", "store") or is_secret(".".join(map(str, loc))) or isinstance(value, dict | list):
+        return f"a value of type {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
 
 
 def _suggestion(loc: tuple[Any, ...]) -> str:
@@ -157,7 +213,3 @@ def _suggestion(loc: tuple[Any, ...]) -> str:
         known = list(getattr(section.annotation, "model_fields", {})) if section is not None else []
     close = difflib.get_close_matches(str(loc[-1]), known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def _is_secret(name: str) -> bool:
-    return any(word in name.lower().replace("_", ".") for word in SECRET_WORDS)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from .redaction import shown_url
 
 
 class Section(BaseModel):
@@ -134,6 +136,15 @@ class RepairConfig(Section):
 
 
 class StoreConfig(Section):
-    """Say where artifacts live: a directory, or any fsspec URL."""
+    """Where artifacts live: a directory, or any fsspec URL."""
 
-    url: str = "./driftloop-artifacts"
+    url: str = Field("./driftloop-artifacts", min_length=1, max_length=2_000, description="may hold a password: never shown whole")
+
+    @property
+    def shown(self) -> str:
+        """Return the URL without what may be a secret."""
+        return shown_url(self.url)
+
+    def __repr_args__(self) -> Any:
+        """Give pydantic the URL as it may be shown."""
+        yield "url", self.shown

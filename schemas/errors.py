@@ -2,6 +2,7 @@
 
 DriftloopError                 1  anything below
 ├── SettingsInvalid            2  a settings file or variable is wrong; all problems in one message
+├── InputInvalid               2  a table or event file that cannot be read as one
 ├── NotFound                   3  a model, version, job or file that is not there
 ├── Conflict                   4  the world is not as the command needs it
 │   ├── SlotTaken              4  another process works under the slot of this one
@@ -34,6 +35,12 @@ class SettingsInvalid(DriftloopError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("settings are invalid:\n" + "\n".join(f"  - {line}" for line in problems))
+
+
+class InputInvalid(DriftloopError):
+    """A table or event file that cannot be read as one: what, where by line and column, and the cure."""
+
+    exit_code = 2
 
 
 class NotFound(DriftloopError):

@@ -91,7 +91,9 @@ class KafkaQueue:
             # Not kept: it tells of wrong properties now, not at the first record.
             Producer({**self._properties, "log_level": 0})
         except KafkaException as problem:
-            raise SettingsInvalid([f"kafka must hold librdkafka properties, got {problem.args[0].str()}"]) from None
+            raise SettingsInvalid(
+                [f"kafka must hold librdkafka properties, got {settings.scrubbed(problem.args[0].str())}"]
+            ) from None
 
     def put(self, topic: str, key: bytes, value: bytes) -> bool:
         """Queue one record; False where the queue is full. Raises BrokerUnavailable for a record that librdkafka refuses."""

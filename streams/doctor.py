@@ -20,10 +20,11 @@ Verdict = Literal["ok", "warn", "fail"]
 WORKER_PACKAGES = ("torch", "onnxscript", "safetensors")
 LOW_DISK_BYTES = 1_000_000_000
 BROKER_TIMEOUT_S = 5.0
+STORE_CURE = "set store.url to a place that this user may write, and install the fsspec driver of its scheme (s3fs for s3://)"
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Be the result of one check; `exit_code` is what the command ends with where it is the first that failed."""
+    """The result of one check; `exit_code` is what the command ends with where it is the first that failed."""
 
     check: str
     verdict: Verdict
@@ -80,15 +81,16 @@ def _packages() -> Iterator[Finding]:
 def _store(settings: Settings) -> Finding:
     import fsspec
 
-    url = settings.store.url
+    url = settings.store.shown
     try:
-        system, path = fsspec.core.url_to_fs(url)
+        system, path = fsspec.core.url_to_fs(settings.store.url)
         system.makedirs(path, exist_ok=True)
         probe = f"{path}/.driftloop-{uuid.uuid4().hex}"
         system.pipe_file(probe, b"driftloop")
         system.rm_file(probe)
     except Exception as problem:  # noqa: BLE001 - every file system of fsspec raises its own
-        return Finding("store", "fail", f"{url} must be writable, got {type(problem).__name__}: {problem}", "store.url", 1)
+        why = settings.scrubbed(f"{type(problem).__name__}: {problem}")
+        return Finding("store", "fail", f"{url} must be writable, got {why}", STORE_CURE, 1)
     if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
         free_bytes = shutil.disk_usage(path).free
         if free_bytes < LOW_DISK_BYTES:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ssl
-import tempfile
 import warnings
-from pathlib import Path
 from typing import Any
 
 from ..schemas.errors import SettingsInvalid
@@ -17,11 +15,17 @@ with warnings.catch_warnings():
     # Its dependencies use what Python 3.12+ calls deprecated; nothing the user could change.
     warnings.simplefilter("ignore", DeprecationWarning)
     import faust
-    from faust import App
 
 __all__ = ["App", "credentials", "faust_options", "group_of"]
 
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
+
+class App(faust.App):
+    """A Faust app without folders: it would make them at every start, under a name that others know, and without tables none is used."""
+
+    def _create_directories(self) -> None:
+        pass
 
 
 def group_of(settings: Settings) -> str:
@@ -48,8 +52,6 @@ def faust_options(settings: Settings, slot: str) -> dict[str, Any]:
         "topic_disable_leader": True,
         "web_enabled": False,
         "stream_wait_empty": False,
-        # Faust makes this folder at every start, by default in the working directory; without tables nothing is written to it.
-        "datadir": Path(tempfile.gettempdir()) / f"driftloop-faust-{slot}",
     }
 
 

@@ -197,7 +197,9 @@ class KafkaSender:
         try:
             producer = Producer(properties, logger=log)
         except KafkaException as problem:
-            raise SettingsInvalid([f"kafka must hold librdkafka properties, got {problem.args[0].str()}"]) from None
+            raise SettingsInvalid(
+                [f"kafka must hold librdkafka properties, got {self._settings.scrubbed(problem.args[0].str())}"]
+            ) from None
         self._producer, self._pulse = producer, Pulse(producer)
 
     def _on_delivery(self, error: KafkaError | None, _message: Any) -> None:

@@ -22,7 +22,7 @@ from ..schemas import topics
 from ..schemas.codecs import encode_msgpack
 from ..schemas.config import MonitorConfig
 from ..schemas.dead_letters import DeadLetter
-from ..schemas.errors import DriftloopError, EventInvalid
+from ..schemas.errors import DriftloopError, EventInvalid, InputInvalid
 from ..schemas.events import DriftClosed, DriftOpened, DriftUpdated, FeatureValue, LabelArrived, PredictionMade
 from ..schemas.records import Batch, Slice
 from .event_lines import tell
@@ -109,7 +109,7 @@ class Replayer:
         while batch := list(islice(rest, self._config.batch_size)):
             self._take(self._monitor.process(self._batch(batch)))
         if not self.replay.records.total():
-            raise DriftloopError(f"file must have at least one event, got none ({self._config.path})")
+            raise InputInvalid(f"file must have at least one event, got none ({self._config.path})")
         self.replay.metrics = final_metrics(self._monitor)
         return self.replay
 

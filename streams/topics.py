@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -13,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from ..schemas.errors import BrokerUnavailable, Conflict, SettingsInvalid, TopicMismatch
-from ..schemas.topics import KINDS, TopicKind
+from ..schemas.topics import FOREVER_MS, KINDS, TopicKind
 from ..settings import Settings
 from .client_settings import base_properties, log, shown_address
 
@@ -25,7 +26,7 @@ STATE_MESSAGE_BYTES = 1024 * 1024
 HEADERS_BYTES = 16 * 1024
 SEGMENT_MS = 30 * 60 * 1000
 DEAD_LETTERS = ".dlq"
-CHECKED = ("cleanup.policy", "max.message.bytes")
+CHECKED = ("cleanup.policy", "max.message.bytes", "retention.ms")
 
 
 class AskedAdmin(AdminClient):
@@ -53,7 +54,7 @@ def admin_client(settings: Settings) -> AskedAdmin:
     try:
         return AskedAdmin(settings)
     except KafkaException as problem:
-        raise SettingsInvalid([f"kafka must hold librdkafka properties, got {problem.args[0].str()}"]) from None
+        raise SettingsInvalid([f"kafka must hold librdkafka properties, got {settings.scrubbed(problem.args[0].str())}"]) from None
 
 
 def ensure_topics(settings: Settings, timeout_s: float = TIMEOUT_S) -> list[str]:
@@ -89,26 +90,42 @@ def check_topics(settings: Settings, timeout_s: float = TIMEOUT_S, existing: dic
     """Return the names of missing topics; raises TopicMismatch with every topic that has another partition count or clean-up policy."""
     admin = admin_client(settings)
     found = partition_counts(settings, admin, timeout_s) if existing is None else existing
-    present = [kind for kind in KINDS.values() if settings.topic(kind.name) in found]
-    problems = []
-    wanted = settings.topics.partitions
-    for kind in present:
-        name = settings.topic(kind.name)
-        if kind.co_partitioned and found[name] != wanted:
-            problems.append(f"{name} must have {wanted} partitions, got {found[name]}")
-    configs = _configs(settings, admin, [settings.topic(kind.name) for kind in present], timeout_s)
-    for kind in present:
-        name = settings.topic(kind.name)
-        if name in configs and kind.cleanup not in configs[name]["cleanup.policy"].split(","):
-            problems.append(f"{name} must have cleanup.policy={kind.cleanup}, got {configs[name]['cleanup.policy']}")
+    present = {settings.topic(kind.name): kind for kind in KINDS.values() if settings.topic(kind.name) in found}
+    configs = _configs(settings, admin, list(present), timeout_s)
+    problems = _wrong_counts(settings, present, found) + _wrong_policies(present, configs)
     _warn_of_limits(settings, configs)
     if problems:
-        advice = (
-            "set topics.partitions to the count found if all topics share it, choose another topics.prefix, "
-            "or delete the topics named (their records are lost) and run `driftloop init`"
-        )
-        raise TopicMismatch("topics are not as configured:\n" + "\n".join(f"  - {line}" for line in problems) + f"\n{advice}")
+        raise TopicMismatch("topics are not as driftloop needs them:\n" + "\n".join(f"  - {line}" for line in problems))
     return [settings.topic(kind.name) for kind in KINDS.values() if settings.topic(kind.name) not in found]
+
+
+def _wrong_counts(settings: Settings, present: Mapping[str, TopicKind], found: Mapping[str, int]) -> list[str]:
+    wanted = settings.topics.partitions
+    wrong = {name: found[name] for name, kind in present.items() if kind.co_partitioned and found[name] != wanted}
+    if not wrong:
+        return []
+    cure = "choose another topics.prefix, or delete the topics named (their records are lost) and run `driftloop init`"
+    if len(set(wrong.values())) == 1:
+        cure = f"set topics.partitions to {next(iter(wrong.values()))} if all topics are to have so many, {cure}"
+    return [*(f"{name} must have {wanted} partitions, got {count}" for name, count in wrong.items()), f"cure: {cure}"]
+
+
+def _wrong_policies(present: Mapping[str, TopicKind], configs: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a line for every topic that would lose records: all of a model share a key, and the state is kept by key for ever."""
+    wrong = [(name, kind) for name, kind in present.items() if name in configs and _policy(configs[name]) != {kind.cleanup}]
+    lines = [f"{name} must have cleanup.policy={kind.cleanup}, got {configs[name]['cleanup.policy']}" for name, kind in wrong]
+    for name, kind in wrong:
+        lines.append(
+            "cure: kafka-configs.sh --bootstrap-server HOST:PORT --alter --entity-type topics "
+            f"--entity-name {name} --add-config cleanup.policy={kind.cleanup}"
+        )
+    if any(kind.cleanup == "delete" for _, kind in wrong):
+        lines.append("compaction keeps one record of a key, and the key is the model's name: what it has removed already is lost")
+    return lines
+
+
+def _policy(config: Mapping[str, str]) -> set[str]:
+    return {part.strip() for part in config["cleanup.policy"].split(",") if part.strip()}
 
 
 def delete_topics(settings: Settings, timeout_s: float = TIMEOUT_S) -> list[str]:
@@ -138,7 +155,7 @@ def unavailable(settings: Settings, timeout_s: float, problem: Exception, why: s
     if why is not None:
         reason = f"{reason}; {why}"
     return BrokerUnavailable(
-        f"broker must answer within {timeout_s:g} s, got: {reason} (kafka.bootstrap.servers = {shown_address(settings)})"
+        f"broker must answer within {timeout_s:g} s, got: {settings.scrubbed(reason)} (kafka.bootstrap.servers = {shown_address(settings)})"
     )
 
 
@@ -173,6 +190,12 @@ def _warn_of_limits(settings: Settings, configs: dict[str, dict[str, str]]) -> N
     for name, least in wanted.items():
         if name in limits and limits[name] < least:
             log.warning("max.message.bytes of %s should be at least %d, got %d", name, least, limits[name])
+    for kind in KINDS.values():
+        name = settings.topic(kind.name)
+        if kind.retention_ms == FOREVER_MS and name in configs and configs[name]["retention.ms"] != str(FOREVER_MS):
+            log.warning(
+                "retention.ms of %s should be -1: after that time versions are lost, got %s", name, configs[name]["retention.ms"]
+            )
 
 
 def _configs(settings: Settings, admin: AdminClient, names: list[str], timeout_s: float) -> dict[str, dict[str, str]]:

@@ -1,6 +1,7 @@
 """The command line: help, exit codes, one message for one error, JSON where asked for."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,3 +137,35 @@ def test_a_broker_that_is_away_ends_with_5(arguments: list[str]) -> None:
     assert done.exit_code == 5, done.output
     assert "127.0.0.1:1" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def shell(line: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = line.replace("driftloop", f"{sys.executable} -W error -m driftloop")
+    return subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("driftloop export json-schema >&-", 1, "output must be"),
+        ("driftloop --help >&-", 1, "output must be"),
+        ("driftloop export json-schema >/dev/full", 1, "No space left"),
+        ("driftloop --help >/dev/full", 1, "No space left"),
+        ("driftloop replay nothing.csv 2>&-", 3, ""),
+        ("driftloop replay - <&-", 2, "must have at least one event"),
+        ("driftloop --help | head -1", 0, ""),
+        ("driftloop export json-schema | head -c 10", 0, ""),
+        ("PYTHONIOENCODING=ascii driftloop --help", 0, ""),
+        ("PYTHONIOENCODING=ascii driftloop replay näht.csv", 3, "must exist"),
+        ("driftloop replay x.csv --settings a.toml", 2, "before the command"),
+        ("driftloop model ls --debug", 2, "before the command"),
+        ("driftloop --settings /dev/zero doctor", 2, "at most 65536 bytes"),
+    ],
+)
+def test_no_stream_ends_in_a_traceback(line: str, code: int, said: str) -> None:
+    done = shell(line, env={**os.environ, **NOWHERE, "COLUMNS": "300"})
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert len(done.stderr.splitlines()) <= (1 if code != 2 else 6)

@@ -99,3 +99,9 @@ def test_a_message_is_told_once_a_minute_whatever_its_numbers() -> None:
     assert told("connect to 127.0.0.1:9 failed after 3ms", 1061.0)
     assert not told("GETPID: Broker: Coordinator load in progress: retrying", 2000.0)
     assert not told("property fetch.wait.max.ms is a consumer property and will be ignored by this producer instance", 3000.0)
+
+
+def test_a_property_that_is_ours_is_not_quoted() -> None:
+    with pytest.raises(SettingsInvalid, match=r"kafka\.group\.id must be left out") as caught:
+        base_properties(Settings(kafka={"group.id": "canary"}))
+    assert "canary" not in str(caught.value)

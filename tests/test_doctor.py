@@ -37,6 +37,14 @@ def test_a_store_that_cannot_be_written_fails(tmp_path: Path) -> None:
     assert (found["store"].verdict, found["store"].exit_code) == ("fail", 1)
 
 
+@pytest.mark.parametrize("scheme", ["ftp", "http", "s3", "sftp", "webhdfs", "smb", "github", "postgres"])
+def test_the_password_of_the_store_is_not_shown(scheme: str) -> None:
+    url = "github://o:r@CANARY/x" if scheme == "github" else f"{scheme}://u:CANARY@127.0.0.1:9/x"
+    finding = doctor._store(Settings(kafka=NOWHERE, store={"url": url}))
+    assert (finding.verdict, finding.exit_code) == ("fail", 1)
+    assert "CANARY" not in repr(finding)
+
+
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "WORKER_PACKAGES", ("json", "no_such_package"))
     found = {finding.check: finding for finding in doctor.examine(settings(tmp_path))}

@@ -55,6 +55,67 @@ def test_a_file_that_is_no_toml_is_told(tmp_path: Path, content: str) -> None:
         load_settings(file, {})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = " + "[" * 20_000,
+        "x = " + "{a=" * 10_000 + "1" + "}" * 10_000,
+        "kafka." + "a." * 15_000 + "b = 1",
+        "x = " + "[" * 60 + "]" * 60,
+        "[monitor]\nmax_features = " + "9" * 5_000,
+        "[kafka]\nlinger = 0x" + "f" * 50_000,
+        "[monitor]\nmax_features = 99999999999999999999",
+        "# " + "x" * 10_000_000,
+        'prefix = "' + "x" * 10_000_000,
+    ],
+    ids=[
+        "arrays",
+        "tables",
+        "keys",
+        "closed arrays",
+        "digits",
+        "hex digits",
+        "beyond 64 bits",
+        "comment of 10 MB",
+        "text of 10 MB",
+    ],
+)
+def test_a_bomb_of_toml_is_told_in_a_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsInvalid, match=r"settings file must .*driftloop\.toml") as caught:
+        load_settings(written(tmp_path, text), {})
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("DRIFTLOOP_KAFKA_BOOTSTRAP_SERVERS", "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS"),
+        ("DRIFTLOOP_KAFKA_SASL_PASSWORD", "DRIFTLOOP_KAFKA__SASL_PASSWORD"),
+        ("DRIFTLOOP_BOOTSTRAP_SERVERS", "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS"),
+        ("DRIFTLOOP_STORE_URL", "DRIFTLOOP_STORE__URL"),
+        ("DRIFTLOOP_DATA_PLANE_SLOT", "DRIFTLOOP_DATA_PLANE__SLOT"),
+        ("DRIFTLOOP_WARM_UP_ROWS", "DRIFTLOOP_MONITOR__WARM_UP_ROWS"),
+    ],
+)
+def test_a_variable_with_one_underscore_is_told(variable: str, meant: str) -> None:
+    with pytest.raises(SettingsInvalid, match=f"two underscores .*{meant}, got {variable}$"):
+        load_settings(None, {variable: "canary"})
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "DRIFTLOOP_KAFKA_LIBS",
+        "DRIFTLOOP_DISABLED",
+        "DRIFTLOOP_KAFKA_SERVICE_HOST",
+        "DRIFTLOOP_KAFKA_PORT_9092_TCP",
+        "DRIFTLOOP_DEBUG",
+    ],
+)
+def test_a_variable_that_is_no_setting_is_left_alone(variable: str) -> None:
+    assert load_settings(None, {variable: "x"}) == Settings()
+
+
 def test_a_missing_file_is_told_by_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match=r"absent\.toml"):
         load_settings(tmp_path / "absent.toml", {})
@@ -70,6 +131,33 @@ def test_a_wrong_secret_is_not_quoted() -> None:
     with pytest.raises(SettingsInvalid) as caught:
         load_settings(None, {"DRIFTLOOP_STORE__PASSWORD": "canary"})
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'store = "s3://a:canary@b"',
+        'kafka = "sasl.password=canary"',
+        "[kafka.sasl]\npassword = ['canary']",
+        '[kafka]\n"group.id" = ["canary"]',
+        '[store]\nurl = ["s3://a:canary@b"]',
+        '[kafka]\n"sasl.password" = "canary',
+        '[kafka]\n"sasl.password" = "canary"\n"sasl.password" = "canary"',
+        '[kafkaa]\npassword = "canary"',
+    ],
+)
+def test_no_refused_value_that_may_be_a_secret_is_quoted(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings(written(tmp_path, text), {})
+    assert "canary" not in str(caught.value)
+
+
+def test_the_password_of_the_store_is_shown_nowhere() -> None:
+    settings = load_settings(None, {"DRIFTLOOP_STORE__URL": "s3://a:canary@b/models"})
+    assert "canary" not in repr(settings) + str(settings) + str(settings.redacted()) + repr(settings.store) + str(settings.store)
+    assert "/models" in repr(settings)
+    assert settings.store.url == "s3://a:canary@b/models"
+    assert settings.scrubbed("AccessDenied: s3://a:canary@b, key canary") == "AccessDenied: s3://****, key ****"
 
 
 def test_settings_are_frozen() -> None:

@@ -1,5 +1,6 @@
 """The store gives back what was put, or says what is wrong with it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ def test_put_get_and_put_again(tmp_path: Path, kind: str) -> None:
     assert (store.get(first.digest), store.manifest(first.digest)) == (DATA, manifest())
     assert first.uri.endswith(f"/sha256/{first.digest[:2]}/{first.digest}/model.onnx")
     assert "://" in first.uri
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o022, 0o002])
+def test_the_umask_says_who_may_read(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        ArtifactStore(str(tmp_path)).put(DATA, manifest())
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {0o666 & ~mask}
 
 
 def test_tampering_is_noticed_and_mended_by_the_next_put(tmp_path: Path) -> None:

@@ -86,6 +86,25 @@ def test_every_mismatch_is_in_one_message_and_nothing_is_made(settings: Settings
 
 
 @pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("kind", "policy", "wanted"),
+    [("predictions", "compact", "delete"), ("models", "compact,delete", "delete"), ("state", "compact,delete", "compact")],
+)
+def test_a_topic_that_would_lose_records_is_refused(settings: Settings, kind: str, policy: str, wanted: str) -> None:
+    name = settings.topic(kind)
+    admin = admin_client(settings)
+    for future in admin.create_topics([NewTopic(name, 2, 1, config={"cleanup.policy": policy})]).values():
+        future.result()
+    for check in (ensure_topics, check_topics):
+        with pytest.raises(TopicMismatch) as caught:
+            check(settings)
+        assert f"{name} must have cleanup.policy={wanted}, got {policy}" in str(caught.value)
+        assert f"--entity-name {name} --add-config cleanup.policy={wanted}" in str(caught.value)
+        assert "topics.partitions" not in str(caught.value)
+        assert caught.value.exit_code == 4
+
+
+@pytest.mark.kafka
 def test_deleting_leaves_other_topics_alone(settings: Settings) -> None:
     ensure_topics(settings)
     other = settings.model_copy(update={"topics": TopicsConfig(prefix=settings.topics.prefix + "x.", partitions=2)})
