@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from ..schemas.codecs import PackedPrediction
 from ..schemas.config import MonitorConfig
 from ..schemas.errors import EventInvalid
 from ..schemas.events import MAX_VERSION, LabelArrived, PredictionMade, Signature
@@ -64,11 +65,15 @@ class Admission:
     def prediction(self, event: PredictionMade, key: bytes | None, timestamp_ms: int) -> None:
         """Check all of a prediction that does not depend on its model."""
         self.name(event.model, key)
+        self.facts(event, timestamp_ms)
+        self.features(event.features)
+
+    def facts(self, event: PredictionMade | PackedPrediction, timestamp_ms: int) -> None:
+        """Check all of a prediction but its features and its model's name."""
         self.ident(event.prediction_id)
         if not 1 <= event.version <= MAX_VERSION:
             raise EventInvalid("invalid", f"version must be 1 to {MAX_VERSION}, got {shown(event.version)}")
         self.time(event.ts, timestamp_ms)
-        self.features(event.features)
         if event.latency_ms is not None:
             finite("latency_ms", event.latency_ms)
         for score in event.scores or ():
@@ -77,20 +82,28 @@ class Admission:
 
     def features(self, features: Any) -> None:
         """Check number, size and values of features."""
-        if len(features) > self.config.max_features:
-            raise EventInvalid("too_large", f"features must be at most {self.config.max_features}, got {len(features)}")
+        self.width(len(features))
         values: Iterable[Any] = features
         if isinstance(features, dict):
             values = features.values()
-            longest, limit = max((len(name.encode()) for name in features), default=0), self.config.max_feature_name_bytes
-            if longest > limit:
-                raise EventInvalid("too_large", f"a feature's name must be at most {limit} bytes, got {longest}")
-            size_bytes = sum(len(name.encode()) for name in features)
-            if size_bytes > MAX_NAME_BYTES:
-                raise EventInvalid("too_large", f"feature names must be at most {MAX_NAME_BYTES} bytes, got {size_bytes}")
+            self.names(features)
         for value in values:
             if isinstance(value, float | int):
                 finite("features", value)
+
+    def width(self, count: int) -> None:
+        """Check the number of features."""
+        if count > self.config.max_features:
+            raise EventInvalid("too_large", f"features must be at most {self.config.max_features}, got {count}")
+
+    def names(self, names: Iterable[str]) -> None:
+        """Check the names of features."""
+        sizes_bytes, limit = [len(name.encode()) for name in names], self.config.max_feature_name_bytes
+        longest, size_bytes = max(sizes_bytes, default=0), sum(sizes_bytes)
+        if longest > limit:
+            raise EventInvalid("too_large", f"a feature's name must be at most {limit} bytes, got {longest}")
+        if size_bytes > MAX_NAME_BYTES:
+            raise EventInvalid("too_large", f"feature names must be at most {MAX_NAME_BYTES} bytes, got {size_bytes}")
 
     def value(self, what: str, value: object) -> None:
         """Check an output or label by itself."""
