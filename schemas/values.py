@@ -25,6 +25,7 @@ Role = Literal["feature", "output", "label", "version"]
 Kind = Literal["nothing", "truth", "whole", "huge", "number", "nan", "infinite", "text", "time", "other"]
 Meaning = Callable[[Any], Any]
 
+MOST_DIGITS = 400
 MISSING_WORDS = frozenset({"", "na", "nan", "null", "none", "<na>", "nat"})
 TRUTH_WORDS = {"true": True, "false": False}
 _PLAIN = frozenset({bool, int, float, str})
@@ -118,9 +119,6 @@ def seconds(ts: float | datetime) -> float:
 
 def time_of(ts: object, name: str = "ts") -> float:
     """Return seconds since 1970 of a number, a datetime, or what numpy and pandas make of them; raises EventInvalid for anything else."""
-    if type(ts).__name__ == "datetime64":
-        # In nanoseconds it would give a whole number instead of a time.
-        ts = ts.astype("datetime64[us]")  # type: ignore[attr-defined]
     kind, plain = recognised(ts)
     if kind in ("whole", "number") or (kind == "time" and isinstance(plain, datetime)):
         return seconds(plain)
@@ -139,16 +137,30 @@ def _plain(value: object) -> Any:
     if isinstance(value, str):
         # A member of an Enum that is a text is its value, not its name.
         return str.__str__(value)
-    if isinstance(value, Decimal | Fraction):
-        return int(value) if value == value and abs(value) != math.inf and value == int(value) else float(value)
+    if isinstance(value, Decimal):
+        return _of_decimal(value)
+    if isinstance(value, Fraction):
+        return int(value) if value.denominator == 1 else _number(value)
     if isinstance(value, date | clock_time | timedelta):
         return value
     return _single(value)
 
 
+def _of_decimal(value: Decimal) -> int | float:
+    if value.is_nan():
+        return math.nan
+    # As a whole number, one with a large exponent would fill the memory.
+    if value.is_infinite() or value.adjusted() > MOST_DIGITS:
+        return math.copysign(math.inf, value)
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
 def _single(value: Any) -> Any:
     """Return the one value of a scalar or array of numpy, torch, pandas and the like; anything else as it is."""
     try:
+        if (kind := type(value).__name__) in ("datetime64", "timedelta64"):
+            # In nanoseconds it would give a whole number instead of a time.
+            value = value.astype(f"{kind}[us]")
         item = value.item() if callable(getattr(value, "item", None)) else value
         if type(item) in _PLAIN or item is None or isinstance(item, date | clock_time | timedelta):
             return item
