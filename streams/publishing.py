@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..compression.onnx_file import check_signature, load_onnx, signature_of
 from ..compression.store import ArtifactStore
+from ..detectors.admission import Admission
 from ..schemas.errors import Conflict, NotFound
 from ..schemas.events import ModelPromoted, ModelRegistered, Scalar, Signature
 from ..schemas.manifest import Manifest
@@ -50,7 +51,13 @@ def file_signature(onnx: bytes, features: Sequence[str], classes: Sequence[Scala
 
 
 def register(settings: Settings, transport: Transport, new: NewModel) -> ModelRegistered:
-    """Put a model into the store and tell of it under the next free version; raises ArtifactInvalid for a bad file."""
+    """Put a model into the store and tell of it under the next free version.
+
+    Raises ArtifactInvalid for a bad file, EventInvalid for a name or a signature that the monitor would refuse.
+    """
+    rules = Admission(settings.monitor)
+    rules.name(new.model, new.model.encode(errors="replace"))
+    rules.signature(new.signature)
     check_signature(signature_of(new.onnx), new.signature)
     load_onnx(new.onnx)
     for _ in range(TRIES):

@@ -97,6 +97,23 @@ def test_a_file_that_is_no_model_is_refused(transport: MemoryTransport, tmp_path
     assert run("model", "ls").stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["credit risk", "team/fraud", "gr\u00f6\u00dfe", "a" * 201, "fraud:v2", ""])
+def test_a_name_that_the_monitor_refuses_is_refused_before_anything_is_written(
+    name: str, transport: MemoryTransport, tmp_path: Path
+) -> None:
+    done = run("model", "register", name, model_file(tmp_path), "--classes", "no,yes", "--promote")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "model must be 1 to 200 of A-Z a-z 0-9 . _ -, got" in done.stderr
+    assert told("model", "ls") == []
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_signature_that_the_monitor_refuses_is_refused_too(transport: MemoryTransport, tmp_path: Path) -> None:
+    done = run("model", "register", "m", model_file(tmp_path), "--classes", "no,yes", "--features", "a,a,b")
+    assert done.exit_code == 1
+    assert "signature.features must be distinct names" in done.stderr
+
+
 def test_produced_events_are_watched(transport: MemoryTransport) -> None:
     lines = f"{json.dumps(PREDICTION)}\n\n{json.dumps(LABEL)}\n"
     assert told("produce", input=lines) == {"predictions": 1, "labels": 1}
