@@ -1,41 +1,48 @@
-"""What the SDK sends: predictions and labels, checked and packed at the caller's expense of a few microseconds."""
+"""What the SDK sends: predictions and labels, checked by the rules of admission and packed, in a few microseconds of the caller's time."""
 
 from __future__ import annotations
 
-import math
+import difflib
+import os
 import random
-import struct
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Literal, Required, TypedDict
+from typing import Any, Literal, NoReturn, Required, TypedDict
 
-import numpy as np
 from numpy.typing import NDArray
 
+from ..detectors.admission import MAX_LABEL_BYTES, Admission
 from ..schemas.codecs import PackedLabel, PackedPrediction, encode_json, encode_msgpack
+from ..schemas.config import MonitorConfig
 from ..schemas.errors import EventInvalid
-from ..schemas.events import FeatureValue, LabelArrived, PredictionMade, Scalar
+from ..schemas.events import LabelArrived, PredictionMade, Scalar
+from ..schemas.values import label as label_of
+from ..schemas.values import output as output_of
+from ..schemas.values import recognised, time_of
+from ..schemas.values import version as version_of
+from .client_features import Features, one_row, packed, plain
 
 Format = Literal["packed", "json"]
-Features = Mapping[str, FeatureValue] | Sequence[FeatureValue] | NDArray[Any]
 Time = float | datetime | None
 PLAIN = frozenset({int, float, str, bool})
+"""Types of outputs that need no look at the table of values: admission judges them."""
+NO_SURROGATES = "text must be Unicode, got a lone surrogate"
 RANDOM_BITS = 0x0FFF_3FFF_FFFF_FFFF_FFFF
 VERSION_BITS = 0x7000_8000_0000_0000_0000
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 # A generator of our own, seeded by the kernel: a program that seeds the shared one would make the same ids at each run.
 _random = random.Random()
 
 
 class PredictionFields(TypedDict, total=False):
-    """Name the arguments of `log_prediction`.
+    """The arguments of `log_prediction`.
 
-    `output` is a class or a number; `version` the model's (default 1). `features`: name -> number, text or None; or numbers in the order
-    of the model's signature, None or NaN where one is missing. `scores` one per class, in the signature's order. `prediction_id`: made
-    (UUIDv7) where absent. `ts` seconds since 1970 or a datetime, default now.
+    `output` is a class or a number; `version` the model's (default 1). `features`: name -> number, truth value, text or None; or one row
+    of a frame, a series or a record, by its names; or values in the order of the model's signature, None or NaN where one is missing.
+    `scores` one per class, in the signature's order. `prediction_id`: made (UUIDv7) where absent. `ts` seconds since 1970 or a datetime,
+    which is UTC where it has no zone; default now.
     """
 
     output: Required[Scalar]
@@ -46,6 +53,13 @@ class PredictionFields(TypedDict, total=False):
     segment: str
     latency_ms: float
     ts: Time
+
+
+FIELDS = frozenset(PredictionFields.__annotations__)
+
+
+class UnknownField(EventInvalid, TypeError):
+    """A keyword that `log_prediction` does not have."""
 
 
 def new_id() -> str:
@@ -60,162 +74,122 @@ def reseed() -> None:
     _random.seed(None)
 
 
-def prediction_value(model: str, prediction_id: str, fields: PredictionFields, form: Format) -> bytes:
-    """Return the bytes of a prediction; raises EventInvalid with the field that breaks a rule.
+def prediction_value(
+    model: str, prediction_id: str, fields: PredictionFields, form: Format, rules: Admission | None = None
+) -> bytes:
+    """Return the bytes of a prediction that the monitor admits; raises EventInvalid with the rule it breaks.
 
     Text among the features makes it JSON: packed features are float32.
     """
-    output = _scalar(fields["output"], "output")
-    version = fields.get("version", 1)
-    if type(version) is not int or version < 0:
-        raise EventInvalid("invalid", f"version must be a whole number from 0, got {version!r} (log_prediction)")
-    names_and_numbers = _packed(fields.get("features", ())) if form == "packed" else None
-    scores, segment = _scores(fields.get("scores")), fields.get("segment")
-    if segment is not None and not isinstance(segment, str):
-        raise EventInvalid("invalid", f"segment must be text, got {segment!r} (log_prediction)")
-    latency = fields.get("latency_ms")
-    latency_ms = None if latency is None else _number(latency, "latency_ms")
-    _check_key(model, prediction_id)
+    rules = _default_rules() if rules is None else rules
+    if not fields.keys() <= FIELDS or "output" not in fields:
+        _refuse_fields(fields)
+    try:
+        value = _prediction(model, prediction_id, fields, form, rules)
+    except UnicodeEncodeError:
+        raise EventInvalid("invalid", NO_SURROGATES) from None
+    rules.size(value, rules.config.max_value_bytes)
+    return value
+
+
+def _prediction(model: str, prediction_id: str, fields: PredictionFields, form: Format, rules: Admission) -> bytes:
+    name, now = _model(model, rules), time.time()
+    version, output, ts = fields.get("version", 1), fields["output"], fields.get("ts")
+    segment, latency, features = fields.get("segment"), fields.get("latency_ms"), one_row(fields.get("features", ()))
+    stated = (
+        version if type(version) is int else version_of(version),
+        _text(prediction_id, "prediction_id"),
+        now if ts is None else time_of(ts),
+        output if type(output) in PLAIN else output_of(output),
+    )
+    scores = _scores(fields.get("scores"))
+    segment = None if segment is None else _text(segment, "segment")
+    latency = None if latency is None else _number(latency, "latency_ms")
+    names_and_numbers = packed(features, rules) if form == "packed" else None
     if names_and_numbers is not None:
-        names, packed = names_and_numbers
-        ts = _seconds(fields.get("ts"))
-        return encode_msgpack(
-            PackedPrediction(model, version, prediction_id, ts, output, packed, names, scores, segment, latency_ms)
-        )
+        names, numbers = names_and_numbers
+        small = PackedPrediction(name, *stated, numbers, names, scores, segment, latency)
+        rules.facts(small, int(now * 1000))
+        return encode_msgpack(small)
     made = PredictionMade(
-        model=model,
-        version=version,
-        prediction_id=prediction_id,
-        output=output,
-        features=_plain_features(fields.get("features", ())),
-        ts=_seconds(fields.get("ts")),
+        model=name,
+        version=stated[0],
+        prediction_id=stated[1],
+        ts=stated[2],
+        output=stated[3],
+        features=plain(features, rules),
         scores=scores,
         segment=segment,
-        latency_ms=latency_ms,
+        latency_ms=latency,
     )
+    rules.facts(made, int(now * 1000))
     return encode_json(made)
 
 
-def label_value(arrived: LabelArrived, form: Format) -> bytes:
-    """Return the bytes of a label, null for one taken back; raises EventInvalid."""
-    _check_key(arrived.model, arrived.prediction_id)
-    label = None if arrived.label is None else _scalar(arrived.label, "label")
-    ts = _seconds(arrived.ts)
-    if form == "packed":
-        return encode_msgpack(PackedLabel(arrived.model, arrived.prediction_id, label, ts))
-    return encode_json(LabelArrived(model=arrived.model, prediction_id=arrived.prediction_id, label=label, ts=ts))
+def label_value(arrived: LabelArrived, form: Format, rules: Admission | None = None) -> bytes:
+    """Return the bytes of a label that the monitor admits, null for one taken back; raises EventInvalid with the rule it breaks."""
+    rules = _default_rules() if rules is None else rules
+    now, name = time.time(), _model(arrived.model, rules)
+    ident, label = _text(arrived.prediction_id, "prediction_id"), label_of(arrived.label)
+    ts = now if arrived.ts is None else time_of(arrived.ts)
+    made = LabelArrived(model=name, prediction_id=ident, label=label, ts=ts)
+    try:
+        rules.label(made, name.encode(), int(now * 1000))
+        value = encode_msgpack(PackedLabel(name, ident, label, ts)) if form == "packed" else encode_json(made)
+    except UnicodeEncodeError:
+        raise EventInvalid("invalid", NO_SURROGATES) from None
+    rules.size(value, min(rules.config.max_value_bytes, MAX_LABEL_BYTES))
+    return value
 
 
-@lru_cache(maxsize=256)
-def _packer(count: int) -> struct.Struct:
-    return struct.Struct(f"<{count}f")
+@lru_cache(maxsize=1)
+def _default_rules() -> Admission:
+    return Admission(MonitorConfig())
+
+
+def _refuse_fields(fields: PredictionFields) -> NoReturn:
+    for name in fields.keys() - FIELDS:
+        close = difflib.get_close_matches(name, FIELDS, 1)
+        hint = f": did you mean {close[0]!r}?" if close else ""
+        raise UnknownField("invalid", f"keywords must be of {', '.join(sorted(FIELDS))}, got {name!r}{hint} (log_prediction)")
+    raise EventInvalid("invalid", "output must be given, got none (log_prediction)")
+
+
+def _model(model: Any, rules: Admission) -> str:
+    name = model if type(model) is str else _text(model, "model")
+    _check_name(name, rules)
+    return name
 
 
 @lru_cache(maxsize=1024)
-def _joined(names: tuple[str, ...]) -> str | None:
-    # A newline in a name would split it on the other side.
-    return None if any(not isinstance(name, str) or "\n" in name or not name for name in names) else "\n".join(names)
+def _check_name(name: str, rules: Admission) -> None:
+    # What breaks the rule raises, and is not remembered.
+    rules.name(name, name.encode(errors="replace"))
 
 
-def _packed(features: Features) -> tuple[str, bytes] | None:
-    """Return joined names and float32 bytes, or None where only JSON can carry the features."""
-    names = ""
-    values: Any = features
-    if isinstance(features, Mapping):
-        joined, values = _joined(tuple(features)), features.values()
-        if not joined:
-            return None
-        names = joined
-    elif isinstance(features, np.ndarray):
-        # Twice as fast as asking numpy, at the size of a row.
-        values = features.tolist()
-    elif isinstance(features, str):
-        raise EventInvalid("invalid", "features must be a mapping, a list or an array, got text (log_prediction)")
-    try:
-        packed = _packer(len(features)).pack(*values)
-        # One sum finds both NaN (missing, allowed) and infinity; only then is it worth looking at each.
-        if not math.isfinite(sum(values)):
-            _refuse_infinite(values)
-        return names, packed
-    except OverflowError:
-        raise EventInvalid("non_finite", "features must fit float32, got a larger number (log_prediction)") from None
-    except (struct.error, TypeError):
-        return _packed_slowly(names, list(values))
-
-
-def _packed_slowly(names: str, values: list[Any]) -> tuple[str, bytes] | None:
-    if any(isinstance(value, str) for value in values):
-        return None
-    numbers = [math.nan if value is None else _feature(value) for value in values]
-    return names, _packer(len(numbers)).pack(*numbers)
-
-
-def _refuse_infinite(values: Any) -> None:
-    if any(math.isinf(value) for value in values):
-        raise EventInvalid("non_finite", "features must be finite, got an infinite number (log_prediction)")
-
-
-def _feature(value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise EventInvalid(
-            "invalid", f"features must be numbers, text or None, got {type(value).__name__} (log_prediction)"
-        ) from None
-    if math.isinf(number) or abs(number) > MAX_FLOAT32:
-        raise EventInvalid("non_finite", "features must be finite float32, got an infinite or larger number (log_prediction)")
-    return number
-
-
-def _plain_features(features: Features) -> dict[str, FeatureValue] | list[FeatureValue]:
-    if isinstance(features, Mapping):
-        return {str(name): _plain_feature(value) for name, value in features.items()}
-    if isinstance(features, str):
-        raise EventInvalid("invalid", "features must be a mapping, a list or an array, got text (log_prediction)")
-    return [_plain_feature(value) for value in features]
-
-
-def _plain_feature(value: Any) -> FeatureValue:
-    if value is None or isinstance(value, str):
+def _text(value: Any, what: str) -> str:
+    if type(value) is str:
         return value
-    number = _feature(value)
-    return None if math.isnan(number) else number
+    if not isinstance(value, str):
+        raise EventInvalid("invalid", f"{what} must be text, got {type(value).__name__}")
+    return str.__str__(value)
 
 
 def _scores(scores: Any) -> list[float] | None:
-    return None if scores is None else [_number(score, "scores") for score in scores]
+    if scores is None:
+        return None
+    row = one_row(scores, "scores")
+    if isinstance(row, Mapping):
+        raise EventInvalid("invalid", "scores must be a list in the order of the signature's classes, got names")
+    return [score if type(score) is float else _number(score, "scores") for score in row]
 
 
 def _number(value: Any, what: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise EventInvalid("invalid", f"{what} must be a number, got {type(value).__name__}") from None
-    if not math.isfinite(number):
-        raise EventInvalid("non_finite", f"{what} must be finite, got {number}")
-    return number
+    kind, plain_value = recognised(value)
+    if kind not in ("whole", "number", "nan", "infinite"):
+        raise EventInvalid("invalid", f"{what} must be a number, got {type(value).__name__}")
+    return float(plain_value)
 
 
-def _scalar(value: Any, what: str) -> Scalar:
-    if type(value) not in PLAIN:
-        # numpy's scalars are what models return.
-        value = value.item() if isinstance(value, np.generic | np.ndarray) and value.size == 1 else value
-        if type(value) not in PLAIN:
-            raise EventInvalid("invalid", f"{what} must be a class or a number, got {type(value).__name__}")
-    if type(value) is float and not math.isfinite(value):
-        raise EventInvalid("non_finite", f"{what} must be finite, got {value}")
-    plain: Scalar = value
-    return plain
-
-
-def _seconds(ts: Time) -> float:
-    if ts is None:
-        return time.time()
-    return ts.timestamp() if isinstance(ts, datetime) else _number(ts, "ts")
-
-
-def _check_key(model: Any, prediction_id: Any) -> None:
-    if not isinstance(model, str) or not model:
-        raise EventInvalid("invalid", f"model must be a name, got {model!r}")
-    if not isinstance(prediction_id, str) or not prediction_id:
-        raise EventInvalid("invalid", f"prediction_id must be text, got {prediction_id!r}")
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=reseed)

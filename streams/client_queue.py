@@ -10,6 +10,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -41,7 +42,7 @@ def content_type(value: bytes) -> list[Any]:
 
 
 class Tally(NamedTuple):
-    """Count the records that were queued and what became of them; those in none of the other three still wait."""
+    """The records that were queued and what became of them; those in none of the other three still wait."""
 
     queued: int
     acked: int
@@ -49,11 +50,27 @@ class Tally(NamedTuple):
     failed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The bounds of a queue: records, and the bytes of their keys and values."""
+
+    records: int
+    size_bytes: int
+
+    @property
+    def kbytes(self) -> int:
+        """Return the bytes as librdkafka counts them."""
+        return max(1, self.size_bytes // 1024)
+
+
 class Queue(Protocol):
-    """Take records without waiting."""
+    """A queue that takes records without waiting."""
 
     def put(self, topic: str, key: bytes, value: bytes) -> bool:
         """Queue one record; False where the queue is full."""
+
+    def bound(self) -> str:
+        """Return the bound at which the queue is full."""
 
     def flush(self, timeout_s: float) -> int:
         """Wait for acknowledgements; return how many records still wait."""
@@ -69,21 +86,23 @@ class Queue(Protocol):
 
 
 class KafkaQueue:
-    """Queue into librdkafka. Its producer is made at the first record of each process: threads do not survive a fork."""
+    """A queue into librdkafka. Its producer is made at the first record of each process: threads do not survive a fork."""
 
     def __init__(
         self,
         settings: Settings,
-        max_records: int,
+        room: Room,
         on_error: Callable[[DriftloopError], None],
         make: Callable[..., Producer] = Producer,
     ) -> None:
         self._properties: dict[str, Any] = {
             **producer_properties(settings),
-            "queue.buffering.max.messages": max_records,
+            "queue.buffering.max.messages": room.records,
+            "queue.buffering.max.kbytes": room.kbytes,
             # Only failures call back; the acknowledged are what was queued, neither waits nor failed. Calling back for each costs 1 us.
             "delivery.report.only.error": True,
         }
+        self._room = room
         self._on_error = on_error
         self._make = make
         self._reset()
@@ -105,7 +124,7 @@ class KafkaQueue:
             self._look(producer)
             return False
         except KafkaException as problem:
-            raise BrokerUnavailable(f"record must be taken by the client, got {problem.args[0].str()} ({topic})") from None
+            raise BrokerUnavailable(f"record must be taken by the client, got: {problem.args[0].str()} ({topic})") from None
         with self._lock:
             self._queued += 1
         if self._queued % POLL_EVERY == 0:
@@ -113,6 +132,11 @@ class KafkaQueue:
         if time.monotonic() >= self._look_at:
             self._look(producer)
         return True
+
+    def bound(self) -> str:
+        """Return the bound at which the queue is full."""
+        waiting = 0 if self._producer is None else len(self._producer)
+        return f"{self._room.records} events" if waiting >= self._room.records else f"{self._room.size_bytes} bytes"
 
     def flush(self, timeout_s: float) -> int:
         """Wait for acknowledgements; return how many records still wait."""
@@ -159,7 +183,8 @@ class KafkaQueue:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        # A handler of SIGTERM may come back to it in the same thread.
+        self._lock = threading.RLock()
         self._producer: Producer | None = None
         self._lost: Producer | None = None
         self._rescue: threading.Thread | None = None
@@ -243,11 +268,11 @@ def _answers(producer: Producer, timeout_s: float) -> bool:
 
 
 class TransportQueue:
-    """Send through any transport, such as the memory transport."""
+    """A queue that is any transport, such as the memory transport."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._queued = 0
         self._failed = 0
         self._waiting = 0
@@ -259,6 +284,10 @@ class TransportQueue:
             self._queued += 1
             self._waiting += 1
         return True
+
+    def bound(self) -> str:
+        """Return the bound at which the queue is full: it never is."""
+        return "no event"
 
     def flush(self, timeout_s: float) -> int:
         """Wait for acknowledgements; return how many records still wait. A sender that refuses fails all that waited."""
@@ -286,4 +315,4 @@ class TransportQueue:
 
     def after_fork(self) -> None:
         """Keep the sender: memory is copied with the process."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()

@@ -176,7 +176,7 @@ def test_arguments_nobody_thought_of_do_not_reach_the_caller() -> None:
 def test_labels_and_retractions_share_the_prediction_s_key() -> None:
     client, transport, settings = memory_client()
     given = client.log_prediction("fraud", output=1, features=[1.0])
-    client.log_label("fraud", given, 0, ts=12.5)
+    client.log_label("fraud", given, 0, ts=1.7e9)
     client.retract_label("fraud", given)
     (made,) = read(transport, settings.topic("predictions"))
     labels = read(transport, settings.topic("labels"))
@@ -184,7 +184,7 @@ def test_labels_and_retractions_share_the_prediction_s_key() -> None:
     assert {record.partition for record in (made, *labels)} == {made.partition}
     events = [decode(record.value, LabelArrived, "here") for record in labels]
     assert [(event.prediction_id, event.label) for event in events] == [(given, 0), (given, None)]
-    assert events[0].ts == 12.5
+    assert events[0].ts == 1.7e9
     assert client.flush() == 0
     assert client.counters == Counters(sent=3, acked=3, dropped=0, failed=0)
 

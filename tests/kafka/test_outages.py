@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from driftloop.schemas.codecs import MSGPACK
 from driftloop.settings import Settings
 from driftloop.streams import client_queue, kafka, kafka_work, plane_inputs, pulse
-from driftloop.streams.client_queue import KafkaQueue
+from driftloop.streams.client_queue import KafkaQueue, Room
 from driftloop.streams.data_plane import DataPlane
 from driftloop.streams.kafka import KafkaTransport
 from driftloop.streams.transport import Outgoing
@@ -186,7 +186,7 @@ def test_a_deaf_sdk_moves_what_waits(topics: Settings, monkeypatch: pytest.Monke
         return made[-1]
 
     problems: list[Exception] = []
-    queue = KafkaQueue(topics, 1_000, problems.append, make)
+    queue = KafkaQueue(topics, Room(1_000, 1 << 20), problems.append, make)
     topic = topics.topic("predictions")
     deadline = time.monotonic() + WAIT_S
     sent = 0
@@ -213,7 +213,7 @@ def test_a_queue_does_not_change_clients_while_the_cluster_is_away(settings: Set
     monkeypatch.setattr(client_queue, "STUCK_S", 0.1)
     monkeypatch.setattr(client_queue, "ANSWER_S", 0.1)
     away = settings.model_copy(update={"kafka": {"bootstrap.servers": AWAY, "log_level": "0"}})
-    queue = KafkaQueue(away, 1_000, lambda _: None)
+    queue = KafkaQueue(away, Room(1_000, 1 << 20), lambda _: None)
     assert queue.put("t", b"m", b"v")
     first = queue._producer
     for _ in range(20):

@@ -1,0 +1,164 @@
+"""How the SDK ends with its process: what waits is sent or counted, in programs, forks, workers of multiprocessing and at SIGTERM.
+
+`atexit` does not run in workers of multiprocessing, which end by `os._exit`; there the module's own finalizers do. A `Pool` ends its
+workers by SIGTERM. What ends by SIGKILL or by the program's own `os._exit` cannot be caught: what it logged in its last moments is lost.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterable
+from multiprocessing import util as _multiprocessing_util  # noqa: F401 - makes the first of FAMILIES known
+from types import FrameType
+from typing import Any, Protocol
+
+FAMILIES = ("multiprocessing", "billiard", "multiprocess")
+"""Packages that start workers as multiprocessing does: itself, that of Celery, that of pathos."""
+AFTER_ALL_OTHERS = -1_000
+
+log = logging.getLogger("driftloop.client")
+
+
+class Leaving(Protocol):
+    """What has to be sent before its process ends."""
+
+    exit_flush_s: float
+    flush_on_sigterm: bool | None
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Send what waits, count the rest, take no more."""
+
+    def leave(self, timeout_s: float) -> None:
+        """Send what waits and tell of the rest: the process is about to be ended."""
+
+    def after_fork(self) -> None:
+        """Start afresh, in a forked child."""
+
+
+class _Marker:
+    """What multiprocessing holds our hook by."""
+
+
+_live: weakref.WeakSet[Leaving] = weakref.WeakSet()
+_marker = _Marker()
+_hooked: set[str] = set()
+
+
+def attend(client: Leaving) -> None:
+    """Send what waits in `client` when this process or a child of it ends; `flush_on_sigterm` None means only in workers."""
+    _live.add(client)
+    _hook_families()
+    if _is_worker():
+        _begin_work(_marker)
+    elif client.flush_on_sigterm:
+        _catch_sigterm()
+
+
+def forget(client: Leaving) -> None:
+    """Leave a client alone that was closed."""
+    _live.discard(client)
+
+
+def close_all() -> None:
+    """Close every client; all share the one bound of time."""
+    for client, left_s in _in_turn():
+        client.close(left_s)
+
+
+def leave_all() -> None:
+    """Send what waits in every client within the one bound of time, and tell of the rest."""
+    for client, left_s in _in_turn():
+        client.leave(left_s)
+
+
+def _in_turn() -> Iterable[tuple[Leaving, float]]:
+    # librdkafka sends from threads of its own, all clients at once, also while the interpreter ends.
+    clients = list(_live)
+    deadline = time.monotonic() + max((client.exit_flush_s for client in clients), default=0.0)
+    for client in clients:
+        yield client, max(0.0, min(client.exit_flush_s, deadline - time.monotonic()))
+
+
+def _hook_families() -> None:
+    for family in FAMILIES:
+        util: Any = sys.modules.get(f"{family}.util")
+        if util is not None and family not in _hooked:
+            _hooked.add(family)
+            util.register_after_fork(_marker, _begin_work)
+
+
+def _is_worker() -> bool:
+    for family in FAMILIES:
+        process: Any = sys.modules.get(f"{family}.process")
+        if process is None:
+            continue
+        current = process.current_process()
+        # A spawned worker is still to become one while it imports the program; no hook is run there.
+        if type(current).__name__ != "_MainProcess" or getattr(current, "_inheriting", False):
+            return True
+    return False
+
+
+def _begin_work(marker: _Marker) -> None:
+    """Have the worker that this process is now send what waits when it ends."""
+    utils: list[Any] = [sys.modules[f"{family}.util"] for family in FAMILIES if f"{family}.util" in sys.modules]
+    # Celery's is multiprocessing's own. Those that were set before were cleared with the parent's.
+    for finalize in {util.Finalize for util in utils}:
+        finalize(None, _end_work, exitpriority=AFTER_ALL_OTHERS)
+    if any(client.flush_on_sigterm is not False for client in _live):
+        _catch_sigterm()
+
+
+def _end_work() -> None:
+    others = [one for one in threading.enumerate() if not one.daemon and one is not threading.current_thread()]
+    if others:
+        # The worker still waits for its threads, and they may still log.
+        leave_all()
+        try:
+            threading.Thread(target=_close_after, args=(others,), name="driftloop-exit").start()
+            return
+        except RuntimeError:
+            log.debug("the process ends without waiting for its threads")
+    close_all()
+
+
+def _close_after(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join()
+    close_all()
+
+
+def _catch_sigterm() -> None:
+    """Send what waits before SIGTERM ends the process, unless the program has a handler of its own."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+    try:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+    except ValueError:
+        log.warning("flush_on_sigterm needs a client made in the main thread: SIGTERM ends this process without a flush")
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    try:
+        leave_all()
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+def _forked() -> None:
+    _hook_families()
+    for client in list(_live):
+        client.after_fork()
+
+
+atexit.register(close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

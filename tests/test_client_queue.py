@@ -1,0 +1,72 @@
+"""The queue of the SDK is bounded by records and by bytes, and tells which bound it is at."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from driftloop.schemas.errors import DriftloopError, SettingsInvalid
+from driftloop.settings import Settings
+from driftloop.streams.client import LEFT, Client, ClientConfig, Counters
+
+AWAY = "127.0.0.1:9"
+MIB = 1024 * 1024
+
+
+def test_wide_rows_wait_within_the_bytes_given() -> None:
+    names = [f"a_feature_with_a_long_name_{n}" for n in range(500)]
+    row = dict.fromkeys(names, 0.5)
+    client = Client(AWAY, settings=Settings(), config=ClientConfig(max_queued_bytes=MIB, exit_flush_s=0.1))
+    for _ in range(300):
+        client.log_prediction("m", output=1, features=row)
+    waiting = client.flush(0.0)
+    size_bytes = sum(map(len, names)) + len(names) * 5
+    assert 0.8 * MIB < waiting * size_bytes <= 1.1 * MIB
+    assert client.counters == Counters(sent=300, acked=0, dropped=300 - waiting, failed=0)
+    assert client.reasons == {f"event must find room in the queue: {MIB} bytes wait already": 300 - waiting}
+    client.close(0.1)
+    assert client.counters == Counters(sent=300, acked=0, dropped=300, failed=0)
+    assert client.reasons[LEFT] == waiting
+    client.log_prediction("m", output=1)
+    assert client.reasons["event must find room in the queue: the client is closed"] == 1
+    assert sum(client.reasons.values()) == client.counters.dropped == 301
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_stays_bounded_while_the_broker_is_away() -> None:
+    program = f"""
+import logging, driftloop
+logging.disable()
+def resident(): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) // 1024
+client = driftloop.Client("{AWAY}", config=driftloop.ClientConfig(max_queued_bytes=16 * {MIB}, exit_flush_s=0.1))
+row = {{f"a_feature_with_a_long_name_{{n}}": 0.5 for n in range(2000)}}
+client.log_prediction("m", output=1, features=row)
+before = resident()
+for _ in range(3000): client.log_prediction("m", output=1, features=row)
+print(resident() - before, client.counters.dropped)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    grown_mib, dropped = map(int, done.stdout.split())
+    # All of the rows would be 200 MiB.
+    assert grown_mib < 40
+    assert dropped > 2000
+
+
+def test_a_full_queue_says_by_which_bound(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[DriftloopError] = []
+    config = ClientConfig(max_queued=10, max_queued_bytes=MIB, on_error=told.append, exit_flush_s=0.1)
+    with Client(AWAY, settings=Settings(), config=config) as client, caplog.at_level(logging.WARNING, "driftloop.client"):
+        for _ in range(25):
+            client.log_prediction("m", output=1)
+        assert client.reasons == {"event must find room in the queue: 10 events wait already": 15}
+    assert len(told) == 15
+    assert caplog.text.count("10 events wait already (127.0.0.1:9)") == 1
+    assert "25 of 25 events were dropped" in caplog.text
+
+
+@pytest.mark.parametrize("bounds", [{"max_queued": 0}, {"max_queued_bytes": 0}, {"max_queued": -5}, {"max_queued_bytes": 2**40}])
+def test_bounds_that_would_be_none_are_refused(bounds: dict[str, int]) -> None:
+    # librdkafka takes 0 for no bound at all.
+    with pytest.raises(SettingsInvalid, match=f"{next(iter(bounds))} must be 1 to"):
+        Client(AWAY, settings=Settings(), config=ClientConfig(**bounds))  # type: ignore[arg-type]
