@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from .schemas.config import (
+    ControlConfig,
     DataPlaneConfig,
     MonitorConfig,
     PolicyConfig,
@@ -46,6 +47,7 @@ class Settings(Section):
     topics: TopicsConfig = TopicsConfig()
     monitor: MonitorConfig = MonitorConfig()
     data_plane: DataPlaneConfig = DataPlaneConfig()
+    control: ControlConfig = ControlConfig()
     policy: PolicyConfig = PolicyConfig()
     worker: WorkerConfig = WorkerConfig()
     repair: RepairConfig = RepairConfig()

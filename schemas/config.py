@@ -8,6 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .redaction import shown_url
 
+AUTO_SLOT = "auto"
+SLOT: str = Field(
+    AUTO_SLOT,
+    pattern=r"^[A-Za-z0-9._-]{1,100}$",
+    description="of the role in its group, across restarts; one process each. auto: from the host, and the first number free on it",
+)
+
 
 class Section(BaseModel):
     """Be the base of every settings section: frozen, unknown keys refused."""
@@ -72,7 +79,7 @@ class DataPlaneConfig(Section):
     """Size the batches and commits of the data plane."""
 
     group: str = Field("monitor", min_length=1, max_length=100, description="of consumers, after the topic prefix")
-    slot: str = Field("0", description="names the transactional id and the static group member; one process each")
+    slot: str = SLOT
     batch_records: int = Field(10_000, ge=1, le=100_000)
     linger_s: float = Field(0.02, gt=0, lt=0.2, description="consume() waits this long unless a batch is full")
     commit_min_s: float = Field(0.1, gt=0)
@@ -86,6 +93,12 @@ class DataPlaneConfig(Section):
     on_bad_state: Literal["refuse", "rebuild"] = Field(
         "refuse", description="state that does not fit the offsets: stop, or read again from the earliest record (repeats outputs)"
     )
+
+
+class ControlConfig(Section):
+    """Name the process that runs the control plane."""
+
+    slot: str = SLOT
 
 
 class PolicyConfig(Section):
@@ -104,7 +117,7 @@ class WorkerConfig(Section):
     """Bound the jobs."""
 
     group: str = Field("worker", min_length=1, max_length=100, description="of consumers, after the topic prefix")
-    slot: str = "0"
+    slot: str = SLOT
     job_timeout_s: float = Field(600.0, gt=0)
     job_memory_bytes: int = Field(8 * 1024**3, ge=256 * 1024**2, description="address space of the child process")
     heartbeat_s: float = Field(1.0, gt=0)

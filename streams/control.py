@@ -121,9 +121,9 @@ class ControlAgents:
                 self._again()
 
 
-def create_app(settings: Settings, slot: str = "0") -> Any:
+def create_app(settings: Settings) -> Any:
     """Return the Faust app; must be called in the event loop it will run in. `app.driftloop` is its ControlAgents."""
-    app = App(group_of(settings), **faust_options(settings, slot))
+    app = App(group_of(settings), **faust_options(settings))
     agents = ControlAgents(settings, app)
     app.driftloop = agents  # type: ignore[attr-defined,unused-ignore]
     for kind in ("drift", "jobs", "job-events"):
@@ -161,9 +161,8 @@ def _pairs(headers: Any) -> list[tuple[str, bytes | None]]:
 class ControlPlane:
     """The app in the calling thread, with an event loop of its own."""
 
-    def __init__(self, settings: Settings, slot: str = "0") -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._slot = slot
         self.ready = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -171,7 +170,7 @@ class ControlPlane:
         asyncio.run(self._serve(stop))
 
     async def _serve(self, stop: threading.Event) -> None:
-        app = create_app(self._settings, self._slot)
+        app = create_app(self._settings)
         app.driftloop.ready = self.ready
         app.finalize()
         starting = asyncio.create_task(app.start())

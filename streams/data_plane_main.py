@@ -10,6 +10,7 @@ import threading
 from ..schemas.errors import DriftloopError
 from ..settings import load_settings
 from .data_plane import DataPlane
+from .slots import held_slots
 
 
 def main() -> int:
@@ -19,7 +20,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        DataPlane(load_settings()).run(stop)
+        with held_slots(load_settings(), ["monitor"]) as settings:
+            DataPlane(settings).run(stop)
     except DriftloopError as problem:
         logging.getLogger("driftloop.data_plane").error("%s", problem)
         return problem.exit_code

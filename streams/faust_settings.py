@@ -33,8 +33,9 @@ def group_of(settings: Settings) -> str:
     return f"{settings.topics.prefix.rstrip('._-')}-control".removeprefix("-")
 
 
-def faust_options(settings: Settings, slot: str) -> dict[str, Any]:
+def faust_options(settings: Settings) -> dict[str, Any]:
     """Return the arguments of `faust.App`; raises SettingsInvalid for security settings that Faust has no match for."""
+    slot = settings.control.slot
     return {
         "broker": [f"{URL_SCHEME}://{address}" for address in shown_address(settings).split(",")],
         "broker_credentials": credentials(settings.kafka),

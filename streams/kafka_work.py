@@ -18,13 +18,14 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from ..schemas.errors import BrokerUnavailable, Conflict, SlotTaken
+from ..schemas.errors import BrokerUnavailable, Conflict
 from ..schemas.records import Record
 from ..settings import Settings
 from .bounded_call import bounded, close_member
 from .client_settings import MAX_MESSAGE_BYTES, Membership, log, member_properties, shown_address, transactional_properties
 from .kafka_records import produce, to_record
 from .pulse import Pulse
+from .slots import slot_taken
 from .transport import Outgoing
 
 INIT_TIMEOUT_S = 30.0
@@ -323,18 +324,14 @@ class KafkaWork:
         if error.code() in DISPLACED or error.fatal():
             self._fenced = True
             if not quiet:
-                raise SlotTaken(
-                    f"slot must belong to one process, got another one with slot {self._member.slot} of {self._member.group}: {error.str()}"
-                )
+                raise slot_taken("worker", self._member.slot, self._member.group, error.str())
         elif error.code() != KafkaError._PARTITION_EOF:
             log.warning("work goes on after: %s", error.str())
         return False
 
     def _resume(self) -> None:
         if self._fenced:
-            raise SlotTaken(
-                f"slot must belong to one process, got another one with slot {self._member.slot} of {self._member.group}"
-            )
+            raise slot_taken("worker", self._member.slot, self._member.group, "it was fenced off")
         if self._paused:
             self._consumer.resume(self._consumer.assignment())
             self._paused = False

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from ..schemas.errors import BrokerUnavailable, SlotTaken, SnapshotInvalid, TopicMismatch
+from ..schemas.errors import BrokerUnavailable, SnapshotInvalid, TopicMismatch
 from ..schemas.topics import DATA_PLANE_INPUTS
 from ..settings import Settings
 from .bounded_call import close_member
 from .client_settings import Membership, fetch_properties, log, member_properties, reader_properties, shown_address
 from .pulse import PATIENCE_S, Pulse
+from .slots import slot_taken
 
 TIMEOUT_S = 10.0
 MEMBER_MEMORY_BYTES = 1024 * 1024
@@ -107,8 +108,8 @@ class Group:
             if error is None:
                 continue
             if error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
-                slot = self._settings.data_plane.slot
-                raise SlotTaken(f"slot must belong to one process, got another one with slot {slot}: {error.str()}")
+                group = self._settings.monitor_group
+                raise slot_taken("monitor", self._settings.data_plane.slot, group, error.str())
             log.warning("the group goes on after: %s", error.str())
 
     def check(self) -> None:

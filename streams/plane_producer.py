@@ -23,6 +23,7 @@ from ..schemas.records import Headers
 from ..settings import Settings
 from .bounded_call import bounded
 from .client_settings import log, shown_address, transactional_properties
+from .slots import slot_taken
 
 INIT_TIMEOUT_S = 10.0
 INIT_PATIENCE_S = 120.0
@@ -180,5 +181,4 @@ class PlaneProducer:
         self._refused = f"{error.str()} ({where}); see max.message.bytes of the topic"
 
     def _taken(self, error: KafkaError) -> SlotTaken:
-        slot, group = self._settings.data_plane.slot, self._settings.monitor_group
-        return SlotTaken(f"slot must belong to one process, got another one with slot {slot} of {group}: {error.str()}")
+        return slot_taken("monitor", self._settings.data_plane.slot, self._settings.monitor_group, error.str())

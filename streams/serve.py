@@ -13,6 +13,7 @@ from ..schemas.errors import DriftloopError
 from ..settings import Settings
 from .client_settings import OncePerMinute
 from .kafka import KafkaTransport
+from .slots import held_slots
 from .topics import ensure_topics
 
 SWITCH_INTERVAL_S = 0.001  # the control plane's event loop waits that long for the monitor's thread, not the default 5 ms
@@ -32,7 +33,8 @@ def serve(settings: Settings, roles: Sequence[str], stop: threading.Event, ready
     with _logging():
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         ensure_topics(settings)
-        _Service(settings, roles, stop, threading.Event() if ready is None else ready).run()
+        with held_slots(settings, roles) as own:
+            _Service(own, roles, stop, threading.Event() if ready is None else ready).run()
 
 
 class _Service:

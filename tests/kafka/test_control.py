@@ -177,7 +177,6 @@ def test_no_secret_reaches_output_or_log(
                 }
             }
         ),
-        "0",
     )
     assert secret not in repr(options)
     assert options["broker_credentials"].password == secret

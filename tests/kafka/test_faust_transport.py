@@ -103,7 +103,7 @@ class Follower:
         assert not self.thread.is_alive()
 
     async def _run(self, settings: Settings, topic: str) -> None:
-        app = App(group_of(settings), **faust_options(settings, "0"))
+        app = App(group_of(settings), **faust_options(settings))
 
         async def follow(stream: Any) -> None:
             async for event in stream.events():

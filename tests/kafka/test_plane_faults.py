@@ -170,7 +170,7 @@ def the_one_that_ends(one: Running, other: Running) -> tuple[Running, Running]:
 def test_of_a_sleeper_and_the_process_that_took_its_slot_one_ends_and_nothing_is_lost(
     topics: Settings, environment: dict[str, str], tmp_path: Path, *, in_transaction: bool
 ) -> None:
-    short = {"SESSION_TIMEOUT_S": "2", "TRANSACTION_TIMEOUT_S": "2"}
+    short = {"SESSION_TIMEOUT_S": "2", "TRANSACTION_TIMEOUT_S": "2", "SLOT": "0"}
     variables = {**environment, **{f"DRIFTLOOP_DATA_PLANE__{name}": value for name, value in short.items()}}
     lazy = {f"DRIFTLOOP_DATA_PLANE__COMMIT_{name}_S": "1.5" for name in ("MIN", "MAX")} if in_transaction else {}
     logs = tmp_path / "first.log", tmp_path / "second.log"

@@ -20,6 +20,7 @@ from driftloop.schemas.records import Record
 from driftloop.settings import Settings
 from driftloop.streams import serve as serving
 from driftloop.streams.broker import BrokerAddress, BrokerConfig, LocalBroker
+from driftloop.streams.faust_settings import group_of
 from driftloop.streams.kafka import KafkaTransport
 from driftloop.streams.serve import serve
 from driftloop.streams.topics import admin_client
@@ -128,12 +129,42 @@ def wait_for_member(settings: Settings, group: str, timeout_s: float = 30.0) -> 
 
 def test_a_second_worker_with_the_same_slot_ends_the_first(topics: Settings, environment: dict[str, str], tmp_path: Path) -> None:
     logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    environment = {**environment, "DRIFTLOOP_WORKER__SLOT": "0"}
     with service(environment, logs[0], "worker") as first:
         wait_for_line(logs[0], "ready: worker", first)
         wait_for_member(topics, topics.worker_group)
         with service(environment, logs[1], "worker") as second:
             assert first.wait(40) == Conflict.exit_code, logs[0].read_text("utf-8")
-            assert "slot must belong to one process, got another one with slot 0" in logs[0].read_text("utf-8")
+            said = logs[0].read_text("utf-8")
+            assert "slot must belong to one process, got another one with slot 0" in said
+            assert "give each process a worker.slot of its own" in said
             wait_for_line(logs[1], "ready: worker", second)
             os.kill(second.pid, signal.SIGTERM)
             assert second.wait(25) == 0, logs[1].read_text("utf-8")
+
+
+def test_a_second_service_on_one_machine_joins_the_first(topics: Settings, environment: dict[str, str], tmp_path: Path) -> None:
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    with service(environment, logs[0], "monitor,control,worker") as first:
+        wait_for_line(logs[0], "ready: monitor, control, worker", first)
+        with service(environment, logs[1], "monitor,control,worker") as second:
+            wait_for_line(logs[1], "ready: monitor, control, worker", second)
+            send(topics, 0, 1_500)
+            wait_for_events(topics, "metrics", 1)
+            for group in (topics.monitor_group, topics.worker_group, group_of(topics)):
+                assert owners(topics, group) == 2, group
+            for process, log in ((first, logs[0]), (second, logs[1])):
+                assert process.poll() is None, log.read_text("utf-8")
+                os.kill(process.pid, signal.SIGTERM)
+            assert [first.wait(40), second.wait(40)] == [0, 0], [log.read_text("utf-8") for log in logs]
+
+
+def owners(settings: Settings, group: str, timeout_s: float = 60.0) -> int:
+    """Return how many members share the partitions of a group, once all of them have some."""
+    deadline, admin = time.monotonic() + timeout_s, admin_client(settings)
+    while True:
+        found = admin.describe_consumer_groups([group])[group].result(timeout_s).members
+        owning = sum(bool(member.assignment.topic_partitions) for member in found)
+        if owning == 2 or time.monotonic() > deadline:
+            return owning
+        time.sleep(0.2)
