@@ -11,6 +11,7 @@ from .cli_console import JsonFlag, State, print_json, print_table, state_of
 
 if TYPE_CHECKING:
     from .schemas.events import Signature
+    from .settings import Settings
     from .streams.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Register models and say which version serves.")
@@ -33,14 +34,11 @@ def register(  # noqa: PLR0913 - one argument an option
 
     Example: driftloop model register fraud model.onnx --classes no,yes --promote
     """
-    from .schemas.errors import NotFound
     from .streams import publishing
 
     state = state_of(context)
-    if not file.is_file():
-        raise NotFound(f"model file must exist ({file})")
-    onnx = file.read_bytes()
-    chosen = _signature(signature, onnx, (features, classes))
+    onnx = publishing.read_model(state.settings, file)
+    chosen = _signature(state.settings, signature, onnx, (features, classes))
     transport = state.transport()
     event = publishing.register(state.settings, transport, publishing.NewModel(name, onnx, chosen))
     if promote:
@@ -173,7 +171,7 @@ def _overview(registry: Registry, name: str) -> dict[str, Any]:
     }
 
 
-def _signature(file: Path | None, onnx: bytes, given: tuple[str, str]) -> Signature:
+def _signature(settings: Settings, file: Path | None, onnx: bytes, given: tuple[str, str]) -> Signature:
     import msgspec
 
     from .schemas.errors import NotFound
@@ -183,7 +181,7 @@ def _signature(file: Path | None, onnx: bytes, given: tuple[str, str]) -> Signat
 
     if file is None:
         features, cells = ([part.strip() for part in text.split(",") if part.strip()] for text in given)
-        return file_signature(onnx, features, typed_cells(cells))
+        return file_signature(onnx, features, typed_cells(cells), settings.models)
     try:
         return msgspec.json.decode(file.read_bytes(), type=Signature)
     except FileNotFoundError:

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from .schemas.config import (
     ControlConfig,
     DataPlaneConfig,
+    ModelsConfig,
     MonitorConfig,
     PolicyConfig,
     RepairConfig,
@@ -52,6 +53,7 @@ class Settings(Section):
     worker: WorkerConfig = WorkerConfig()
     repair: RepairConfig = RepairConfig()
     store: StoreConfig = StoreConfig()
+    models: ModelsConfig = ModelsConfig()
 
     @property
     def bootstrap_servers(self) -> str:

@@ -15,7 +15,8 @@ from onnx import AttributeProto, ModelProto, NodeProto, numpy_helper
 from torch import fx, nn
 
 from ..schemas.errors import ModelUnsupported
-from .onnx_file import describe, graph_signature, lift_constants, load_onnx
+from .onnx_checks import describe
+from .onnx_file import graph_signature, lift_constants, load_onnx
 
 Constant = NDArray[Any]
 
@@ -198,7 +199,10 @@ def _finish(builder: Builder, model: ModelProto, input_shape: tuple[int, ...]) -
     missing = [name for name in outputs if name not in builder.values]
     if missing:
         raise ModelUnsupported(f"model output {missing[0]!r} is not computed by any node")
-    producer = next((node for node in model.graph.node if outputs[0] in node.output), last)
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    producer = made_by.get(outputs[0], last)
+    while producer.op_type == "Identity" and producer.input[0] in made_by:
+        producer = made_by[producer.input[0]]
     squash = producer.op_type if producer.op_type in ("Softmax", "Sigmoid") else ""
     ends = (builder.values[outputs[0]], builder.values[producer.input[0] if squash else outputs[0]])
     module, trunk = (_ending_at(builder, end) for end in ends)

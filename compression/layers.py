@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..schemas.errors import ModelUnsupported
 from .importer import Builder, Operator
-from .onnx_file import describe
+from .onnx_checks import describe
 from .operators import OPERATORS
 
 _CONVS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}

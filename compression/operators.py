@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ..schemas.errors import ModelUnsupported
 from .importer import Builder, Operator
-from .onnx_file import describe
+from .onnx_checks import describe
 
 
 def _unary(function: Callable[..., Any]) -> Operator:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from ..schemas.errors import ArtifactInvalid
 from ..schemas.events import Signature
+from ..schemas.plain_text import one_line
 from ..schemas.rows import Rows
-from .onnx_file import check_signature, graph_signature, load_onnx
+from .graph_signature import check_columns, check_signature
+from .onnx_file import graph_signature, load_onnx
 
 Floats = NDArray[np.float32]
 _CHUNK_ROWS = 4096
@@ -25,6 +27,7 @@ class Runner:
         check_signature(graph, signature)
         self.signature = signature
         self.size_bytes = len(data)
+        self._output = graph.output(signature.output_name)
         self._shape = graph.input_shape
         self._session = open_session(data)
 
@@ -40,16 +43,24 @@ class Runner:
         try:
             result = self._session.run([self.signature.output_name], feed)[0]
         except Exception as problem:  # onnxruntime's exceptions share no base class but this
-            raise ArtifactInvalid(f"model must run on a batch of {rows} rows: {str(problem)[:300]}") from problem
-        scores = np.asarray(result, np.float32)
-        columns = len(self.signature.classes) if self.signature.task == "classification" else 1
-        if scores.size != rows * columns:
-            raise ArtifactInvalid(f"model must give {columns} scores a row, got {list(scores.shape)} for {rows} rows")
-        return scores.reshape(rows, columns)
+            raise ArtifactInvalid(f"model must run on a batch of {rows} rows: {one_line(problem)}") from problem
+        found = np.asarray(result, np.float32)
+        columns = found.size // rows if rows else 1
+        if found.size != rows * columns:
+            raise ArtifactInvalid(f"model must give as many scores for each row, got {list(found.shape)} for {rows} rows")
+        check_columns(self._output, columns, self.signature)
+        scores = found.reshape(rows, columns)
+        if self.signature.task == "classification" and columns == 1 and len(self.signature.classes) == 2:
+            # One sigmoid is P(second class).
+            return np.concatenate([1 - scores, scores], axis=1)
+        return scores
 
 
 def open_session(data: bytes) -> onnxruntime.InferenceSession:
-    """Return a session on one thread without spinning; raises ArtifactInvalid."""
+    """Return a session on one thread without spinning; raises ArtifactInvalid.
+
+    onnxruntime reads files that the model names, from the folder of the process: only bytes that `load_onnx` took may come here.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -58,7 +69,7 @@ def open_session(data: bytes) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as problem:  # onnxruntime's exceptions share no base class but this
-        raise ArtifactInvalid(f"model must load in onnxruntime {onnxruntime.__version__}: {str(problem)[:300]}") from problem
+        raise ArtifactInvalid(f"model must load in onnxruntime {onnxruntime.__version__}: {one_line(problem)}") from problem
 
 
 def outcomes(scores: Floats, rows: Rows, task: str) -> NDArray[np.float64]:

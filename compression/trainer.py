@@ -142,7 +142,11 @@ def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.
 
 def _loss(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, scale: float | None) -> torch.Tensor:
     if scale is None:
-        losses = functional.cross_entropy(output.flatten(1), target, reduction="none")
+        logits = output.flatten(1)
+        if logits.shape[1] == 1:
+            # One sigmoid: P(second class) of z is the softmax of (0, z).
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        losses = functional.cross_entropy(logits, target, reduction="none")
     else:
         unit = scale if scale > 0 else 1.0
         losses = functional.smooth_l1_loss(output.flatten() / unit, target / unit, reduction="none")

@@ -161,3 +161,11 @@ class StoreConfig(Section):
     def __repr_args__(self) -> Any:
         """Give pydantic the URL as it may be shown."""
         yield "url", self.shown
+
+
+class ModelsConfig(Section):
+    """Bound the trial of a foreign model: it is opened and run in a child process first."""
+
+    max_bytes: int = Field(256 * 1024 * 1024, ge=1_000, le=1024 * 1024 * 1024, description="of a model file")
+    trial_timeout_s: float = Field(30.0, gt=0)
+    trial_memory_bytes: int = Field(3 * 1024**3, ge=512 * 1024**2, description="address space of the child process")

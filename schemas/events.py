@@ -296,7 +296,7 @@ def check_versions(**versions: int | None) -> None:
 
 
 class ModelRegistered(Event, frozen=True, kw_only=True, tag_field="type", tag="model_registered"):
-    """Say that an artifact is in the store; it serves only once promoted. `digest` is sha256 in hex of the ONNX bytes."""
+    """Say that an artifact is in the store; it serves only once promoted. Digests are sha256 in hex, of the ONNX bytes and the manifest."""
 
     version: int
     digest: str
@@ -306,6 +306,7 @@ class ModelRegistered(Event, frozen=True, kw_only=True, tag_field="type", tag="m
     parent_version: int | None = None
     job_id: str | None = None
     metric: float | None = None
+    manifest_digest: str | None = None
 
     def __post_init__(self) -> None:
         """Check the versions."""

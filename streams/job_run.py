@@ -79,14 +79,14 @@ class JobRun:
             if version.version == champion.version or version.signature != champion.signature:
                 continue
             try:
-                earlier.append(ModelVersion(version.version, version.digest, store.get(version.digest)))
+                earlier.append(ModelVersion(version.version, version.digest, store.get(version.digest, version.size_bytes)))
             except (NotFound, ArtifactInvalid) as problem:
                 log.warning("version %d of %s cannot be recalled: %s", version.version, request.model, problem)
         return Job(
             job_id=request.job_id,
             model=request.model,
             recipe=request.recipe,
-            champion=ModelVersion(champion.version, champion.digest, store.get(champion.digest)),
+            champion=ModelVersion(champion.version, champion.digest, store.get(champion.digest, champion.size_bytes)),
             signature=champion.signature,
             rows=found.rows,
             old_rows=found.old_rows,
@@ -103,7 +103,7 @@ class JobRun:
         try:
             while (ended := child.wait(POLL_S)) is None:
                 for line in child.take_lines():
-                    latest = _progress(line, latest)
+                    latest = progress_of(line, latest)
                 if self.stop.is_set() or not self.keep():
                     raise JobLost
                 now = time.monotonic()
@@ -113,7 +113,7 @@ class JobRun:
         finally:
             child.stop()
         if ended.reason != "ok":
-            raise _error(ended, read_error(folder), worker.job_timeout_s)
+            raise job_error(ended, read_error(folder), worker.job_timeout_s)
 
     def _beat(self, line: ProgressLine) -> None:
         if self.cancelled():
@@ -190,19 +190,22 @@ class JobRun:
             parent_version=judged.version,
             job_id=self.request.job_id,
             metric=outcome.verdict.candidate,
+            manifest_digest=stored.manifest_digest,
         )
         told.append(registered)
         return registered
 
 
-def _progress(line: bytes, latest: ProgressLine) -> ProgressLine:
+def progress_of(line: bytes, latest: ProgressLine) -> ProgressLine:
+    """Return what a line of a job's child says, `latest` where it is none of its own."""
     try:
         return msgspec.json.decode(line, type=ProgressLine)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return latest
 
 
-def _error(ended: Ended, said: JobError | None, timeout_s: float) -> JobError:
+def job_error(ended: Ended, said: JobError | None, timeout_s: float) -> JobError:
+    """Return why a job's child did not end well; `said` is what it wrote itself."""
     if ended.reason == "timeout":
         return JobError("timeout", f"job must end within {timeout_s:g} s, and was stopped")
     if said is not None:

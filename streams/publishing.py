@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from ..compression.onnx_file import check_signature, load_onnx, signature_of
-from ..compression.store import ArtifactStore
+from ..compression.store import ArtifactStore, read_bounded
 from ..detectors.admission import Admission
-from ..schemas.errors import Conflict, NotFound
+from ..schemas.codecs import encode_json
+from ..schemas.config import ModelsConfig
+from ..schemas.errors import ArtifactInvalid, Conflict, NotFound
 from ..schemas.events import ModelPromoted, ModelRegistered, Scalar, Signature
 from ..schemas.manifest import Manifest
 from ..settings import Settings
+from .model_trial import DEFAULTS, tried
 from .outgoing import publish
 from .registry import Registry, read_registry
 from .transport import Transport
@@ -22,7 +25,7 @@ TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class NewModel:
-    """Be a model file to register; `recipe` says in the manifest where it came from."""
+    """A model file to register; `recipe` says in the manifest where it came from."""
 
     model: str
     onnx: bytes
@@ -32,34 +35,51 @@ class NewModel:
     metric: float | None = None
 
 
-def file_signature(onnx: bytes, features: Sequence[str], classes: Sequence[Scalar]) -> Signature:
+def read_model(settings: Settings, file: Path) -> bytes:
+    """Return the bytes of a model file; raises NotFound, ArtifactInvalid where it is no plain file or a larger one than may be."""
+    try:
+        return read_bounded(file, settings.models.max_bytes)
+    except FileNotFoundError:
+        raise NotFound(f"model file must exist ({file})") from None
+    except OSError as problem:
+        raise ArtifactInvalid(f"model file must be readable, got {problem.strerror} ({file})") from None
+
+
+def file_signature(onnx: bytes, features: Sequence[str], classes: Sequence[Scalar], config: ModelsConfig = DEFAULTS) -> Signature:
     """Return the signature of a model file; features are numbered where not named, no classes means regression.
 
     Raises ArtifactInvalid for a file that is no sound model, Conflict where the names are not as many as its inputs.
     """
-    graph = signature_of(onnx)
-    names = tuple(features) if features else tuple(f"x{at}" for at in range(graph.feature_count))
-    if len(names) != graph.feature_count:
-        raise Conflict(f"features must be {graph.feature_count}, as the model's input has, got {len(names)} names")
+    graph = tried(onnx, config).graph
+    count = graph.feature_count
+    names = tuple(features) if features else tuple(f"x{at}" for at in range(count))
+    if len(names) != count:
+        raise Conflict(f"features must be {count}, as the model's input has, got {len(names)} names")
     return Signature(
         task="classification" if classes else "regression",
         features=names,
         classes=tuple(classes),
         input_name=graph.input_name,
-        output_name=graph.output_names[-1],
+        output_name=graph.scores_name,
     )
 
 
 def register(settings: Settings, transport: Transport, new: NewModel) -> ModelRegistered:
     """Put a model into the store and tell of it under the next free version.
 
-    Raises ArtifactInvalid for a bad file, EventInvalid for a name or a signature that the monitor would refuse.
+    Raises ArtifactInvalid for a bad file, EventInvalid for a name or a signature that the monitor would refuse, Conflict for one that
+    is larger than a record may be.
     """
+    count, limit = len(new.signature.features), settings.monitor.max_features
+    if count > limit:
+        raise Conflict(f"features must be at most {limit}, as predictions may have, got {count} (raise monitor.max_features)")
     rules = Admission(settings.monitor)
     rules.name(new.model, new.model.encode(errors="replace"))
     rules.signature(new.signature)
-    check_signature(signature_of(new.onnx), new.signature)
-    load_onnx(new.onnx)
+    size_bytes, limit_bytes = len(encode_json(new.signature)), settings.monitor.max_value_bytes
+    if size_bytes > limit_bytes // 2:
+        raise Conflict(f"signature must have at most {limit_bytes // 2} bytes, got {size_bytes} (shorten the names of features)")
+    tried(new.onnx, settings.models, new.signature)
     for _ in range(TRIES):
         registry = read_registry(transport, settings)
         known = {event.digest: event for event in registry.versions(new.model)}
@@ -76,6 +96,7 @@ def register(settings: Settings, transport: Transport, new: NewModel) -> ModelRe
             signature=new.signature,
             parent_version=None if parent is None else parent.version,
             metric=new.metric,
+            manifest_digest=stored.manifest_digest,
         )
         publish(settings, transport, event)
         # Somebody else may have taken the number at the same moment: the topic's order says who has it.

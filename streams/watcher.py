@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, TypedDict, Unpack
 
-from ..schemas.errors import ArtifactInvalid
+from ..schemas.config import ModelsConfig
+from ..schemas.errors import ArtifactInvalid, DriftloopError
 from ..schemas.events import ModelRegistered, Signature
+from ..schemas.plain_text import one_line
 from ..settings import Settings, load_settings
+from .model_trial import DEFAULTS, tried
 from .registry import POLL_RECORDS, Registry
 from .transport import Reader, Transport
 
@@ -25,7 +28,7 @@ log = logging.getLogger("driftloop.watcher")
 
 
 class Artifacts(Protocol):
-    """Give the bytes of an artifact by digest, as `compression.store.ArtifactStore` does."""
+    """A source of artifacts by digest, as `compression.store.ArtifactStore` is."""
 
     def get(self, digest: str) -> bytes:
         """Return the bytes; raises DriftloopError where they are missing or altered."""
@@ -33,16 +36,22 @@ class Artifacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PromotedModel:
-    """Be a model to serve: what it is called, what it takes and gives, and its ONNX bytes."""
+    """A model to serve: what it is called, what it takes and gives, and its ONNX bytes."""
 
     model: str
     version: int
     digest: str
     signature: Signature
     onnx: bytes = field(repr=False)
+    config: ModelsConfig = field(default=DEFAULTS, repr=False, compare=False)
 
     def session(self) -> Any:
-        """Return an onnxruntime session with as many threads as this process may use, none of which spins while idle."""
+        """Return an onnxruntime session with as many threads as this process may use, none of which spins while idle.
+
+        The bytes were opened and run in a limited child before, once for each digest. Raises ArtifactInvalid where they are refused
+        there or are no model of this signature.
+        """
+        tried(self.onnx, self.config, self.signature)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -53,7 +62,7 @@ class PromotedModel:
 
 
 class WatcherOptions(TypedDict, total=False):
-    """Name the parts of a watcher that have defaults: settings and their transport and store, no callback."""
+    """The parts of a watcher that have defaults: settings and their transport and store, no callback."""
 
     settings: Settings
     transport: Transport
@@ -62,11 +71,11 @@ class WatcherOptions(TypedDict, total=False):
 
 
 class ModelWatcher:
-    """Follow the champion of one model.
+    """The champion of one model, followed.
 
     Call `poll` from a loop, or give `on_model` and use it as a context manager (or `start`): then a thread calls it with each new model.
-    A model that cannot be fetched or has other bytes than announced is never handed over; the one before stays, and fetching is
-    tried again.
+    A model that cannot be fetched, has other bytes than announced, or does not open, run and fit its signature in a child process
+    under limits is never handed over; the one before stays, and fetching is tried again.
     """
 
     def __init__(self, model: str, **options: Unpack[WatcherOptions]) -> None:
@@ -159,18 +168,30 @@ class ModelWatcher:
             return None
         try:
             return self._load(champion)
-        except Exception as problem:  # noqa: BLE001 - whatever store and artifact do, the champion in hand serves on
-            log.warning("%s version %d is not handed over: %s", self.model, champion.version, problem)
+        except Exception as problem:  # noqa: BLE001 - MemoryError, or whatever a store behind a URL raises: the model before serves on
+            said = problem if isinstance(problem, DriftloopError) else f"{type(problem).__name__}: {one_line(problem)}"
+            log.warning("%s version %d is not handed over: %s", self.model, champion.version, said)
             self._refused, self._retry_at = wanted, time.monotonic() + RETRY_S
             return None
 
     def _load(self, champion: ModelRegistered) -> PromotedModel:
-        if self._store is None:
-            from ..compression.store import ArtifactStore
+        from ..compression.store import ArtifactStore
 
+        limit_bytes = self._settings.models.max_bytes
+        if not 0 < champion.size_bytes <= limit_bytes:
+            raise ArtifactInvalid(f"artifact must have 1 to {limit_bytes} bytes, got {champion.size_bytes} (models.max_bytes)")
+        if self._store is None:
             self._store = ArtifactStore(self._settings.store.url)
-        onnx = self._store.get(champion.digest)
+        if isinstance(self._store, ArtifactStore):
+            onnx = self._store.get(champion.digest, champion.size_bytes)
+            self._store.check_manifest(champion.digest, champion.model, champion.signature, champion.manifest_digest)
+        else:
+            onnx = self._store.get(champion.digest)
         found = hashlib.sha256(onnx).hexdigest()
         if found != champion.digest:
             raise ArtifactInvalid(f"artifact must have the digest that was announced, {champion.digest}, got {found}")
-        return PromotedModel(champion.model, champion.version, champion.digest, champion.signature, onnx)
+        if len(onnx) != champion.size_bytes:
+            raise ArtifactInvalid(f"artifact must have the size that was announced, {champion.size_bytes} bytes, got {len(onnx)}")
+        config = self._settings.models
+        tried(onnx, config, champion.signature)
+        return PromotedModel(champion.model, champion.version, champion.digest, champion.signature, onnx, config)

@@ -1,19 +1,23 @@
 """Models, jobs, produce and watch on the command line, over the memory transport."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 from typer.testing import CliRunner
 
 from driftloop import cli
 from driftloop.cli_console import State
+from driftloop.compression.onnx_file import clean
 from driftloop.compression.small_model import untrained_model
 from driftloop.schemas.events import JobFinished, Signature
 from driftloop.schemas.rows import Rows
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.transport import Outgoing
+from driftloop.tests.onnx_graphs import sound_model
 
 PREDICTION = {"model": "m", "version": 1, "prediction_id": "1", "output": 1, "features": {"a": 0.5}}
 LABEL = {"type": "label_arrived", "model": "m", "prediction_id": "1", "label": 0}
@@ -112,6 +116,46 @@ def test_a_signature_that_the_monitor_refuses_is_refused_too(transport: MemoryTr
     done = run("model", "register", "m", model_file(tmp_path), "--classes", "no,yes", "--features", "a,a,b")
     assert done.exit_code == 1
     assert "signature.features must be distinct names" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["register", "compress"])
+def test_a_file_that_would_crash_or_hold_the_command_is_refused(
+    transport: MemoryTransport, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, table = tmp_path / "model.onnx", tmp_path / "rows.csv"
+    table.write_text("a,b,c,d,y\n1,2,3,4,no\n5,6,7,8,yes\n")
+    normed = [
+        helper.make_node("LayerNormalization", ["features", "s"], ["n", "mean"], axis=2147483648),
+        helper.make_node("Neg", ["n"], ["scores"]),
+    ]
+    hostile = sound_model()
+    del hostile.graph.node[:]
+    hostile.graph.node.extend(normed)
+    hostile.graph.initializer.append(numpy_helper.from_array(np.ones(4, np.float32), "s"))
+    path.write_bytes(hostile.SerializeToString())
+    said = {
+        "register": ("model", "register", "m", path, "--classes", "no,yes"),
+        "compress": ("compress", path, "--rows", table, "--label", "y", "--out", tmp_path / "out"),
+    }[command]
+    done = run(*said)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "'axis' must be -8 to 8" in done.stderr
+    monkeypatch.setenv("DRIFTLOOP_MODELS__TRIAL_TIMEOUT_S", "0.01")
+    path.write_bytes(clean(sound_model()))
+    done = run(*said)
+    assert (done.exit_code, "longer than 0.01 s" in done.stderr) == (1, True)
+    path.unlink()
+    os.mkfifo(path)
+    done = run(*said)
+    assert (done.exit_code, "plain file" in done.stderr) == (1, True)
+
+
+def test_more_features_than_predictions_may_have_are_refused(
+    transport: MemoryTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIFTLOOP_MONITOR__MAX_FEATURES", "2")
+    done = run("model", "register", "m", model_file(tmp_path), "--classes", "no,yes")
+    assert (done.exit_code, "monitor.max_features" in done.stderr) == (4, True)
 
 
 def test_produced_events_are_watched(transport: MemoryTransport) -> None:

@@ -7,7 +7,9 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from driftloop.compression.onnx_file import FileLimits, check_signature, clean, lift_constants, load_onnx, signature_of
+from driftloop.compression.graph_signature import check_signature
+from driftloop.compression.onnx_checks import FileLimits
+from driftloop.compression.onnx_file import clean, lift_constants, load_onnx, signature_of
 from driftloop.schemas.errors import ArtifactInvalid, ModelUnsupported
 from driftloop.tests.onnx_graphs import bytes_of, model_of, signature, sound_model
 
@@ -32,10 +34,6 @@ def unknown_op(model: ModelProto) -> None:
 
 def made_up_op(model: ModelProto) -> None:
     model.graph.node[1].op_type = "RunShell"
-
-
-def foreign_domain(model: ModelProto) -> None:
-    model.opset_import.add(domain="com.microsoft", version=1)
 
 
 def node_domain(model: ModelProto) -> None:
@@ -130,6 +128,71 @@ def wrong_shapes(model: ModelProto) -> None:
     model.graph.node[0].attribute[0].i = 0
 
 
+def axis_beyond_all(model: ModelProto) -> None:
+    """Shape inference of onnx 1.23.2 ends the process with signal 11 on this."""
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(8, np.float32), "s"))
+    node = helper.make_node("LayerNormalization", ["b", "s"], ["n", "mean"], axis=2147483648)
+    model.graph.node.insert(2, node)
+
+
+def growing_batch(model: ModelProto) -> None:
+    last = "features"
+    for index in range(27):
+        model.graph.node.append(helper.make_node("Concat", [last, last], [f"d{index}"], axis=0))
+        last = f"d{index}"
+
+
+def rows_by_rows(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Transpose", ["features"], ["t"]))
+    model.graph.node.append(helper.make_node("MatMul", ["features", "t"], ["square"]))
+
+
+def folded_for_minutes(model: ModelProto) -> None:
+    for name, shape in (("tall", (4000, 1)), ("wide", (1, 4000))):
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(shape, np.float32), name))
+    model.graph.node.append(helper.make_node("MatMul", ["tall", "wide"], ["m0"]))
+    for index in range(200):
+        model.graph.node.append(helper.make_node("MatMul", ["m0", f"m{index}"], [f"m{index + 1}"]))
+
+
+def endless_row(model: ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 20_000_000
+
+
+def line_in_a_name(model: ModelProto) -> None:
+    model.graph.node[0].name = "first\n2026-01-01 ERROR all is lost"
+
+
+def text_cast(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Cast", ["b"], ["text"], to=TensorProto.STRING))
+
+
+def text_constant(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Constant", [], ["text"], value_strings=[b"a", b"b"]))
+
+
+def weights_nan(model: ModelProto) -> None:
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.full(8, np.nan, np.float32), "b0"))
+
+
+def reduced_over_all(model: ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1 << 40], np.int64), "axes"))
+    model.graph.node.append(helper.make_node("ReduceMean", ["b", "axes"], ["r"]))
+
+
+def sized_by_a_constant(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Constant", [], ["sizes"], value_ints=[-(1 << 62), 4]))
+    model.graph.node.append(helper.make_node("Reshape", ["b", "sizes"], ["r"]))
+
+
+def endless_scale(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("LeakyRelu", ["b"], ["r"], alpha=float("inf")))
+
+
+def kernel_of_zero(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("MaxPool", ["b"], ["r"], kernel_shape=[0, 1 << 30]))
+
+
 @pytest.mark.parametrize(
     ("spoil", "kind", "says"),
     [
@@ -137,7 +200,6 @@ def wrong_shapes(model: ModelProto) -> None:
         (external_constant, ArtifactInvalid, "external data"),
         (unknown_op, ModelUnsupported, "Loop"),
         (made_up_op, ModelUnsupported, "RunShell"),
-        (foreign_domain, ModelUnsupported, "com.microsoft"),
         (node_domain, ModelUnsupported, "evil"),
         (function, ModelUnsupported, "functions"),
         (subgraph, ModelUnsupported, "'body'"),
@@ -160,6 +222,19 @@ def wrong_shapes(model: ModelProto) -> None:
         (cycle, ArtifactInvalid, "checker"),
         (sparse, ModelUnsupported, "sparse"),
         (wrong_shapes, ArtifactInvalid, "shapes"),
+        (axis_beyond_all, ArtifactInvalid, "'axis' must be -8 to 8"),
+        (growing_batch, ArtifactInvalid, "numbers a row"),
+        (rows_by_rows, ModelUnsupported, "no faster than the rows"),
+        (folded_for_minutes, ModelUnsupported, "products a row"),
+        (endless_row, ArtifactInvalid, "20000000"),
+        (line_in_a_name, ArtifactInvalid, r"'first\\n2026"),
+        (text_cast, ModelUnsupported, "type 8"),
+        (text_constant, ModelUnsupported, "text"),
+        (weights_nan, ArtifactInvalid, "'b0' must hold numbers alone"),
+        (reduced_over_all, ArtifactInvalid, "axes"),
+        (sized_by_a_constant, ArtifactInvalid, "sizes"),
+        (endless_scale, ArtifactInvalid, "finite"),
+        (kernel_of_zero, ArtifactInvalid, "'kernel_shape' must be"),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
@@ -167,6 +242,28 @@ def test_hostile_files_are_refused_by_name(spoil: Callable[[ModelProto], None], 
     model = sound_model()
     spoil(model)
     with pytest.raises(kind, match=says):
+        load_onnx(model.SerializeToString())
+
+
+def test_a_name_of_other_bytes_than_text_is_refused_by_them() -> None:
+    model = sound_model()
+    model.graph.node[0].name = "xyzzy"
+    data = model.SerializeToString().replace(b"xyzzy", b"x\xff\xfe\ny")
+    with pytest.raises(ArtifactInvalid, match=r"b'x\\xff\\xfe\\ny'"):
+        load_onnx(data)
+
+
+def test_an_operator_set_that_no_node_uses_does_not_matter() -> None:
+    model = sound_model()
+    versions = [(entry.domain, entry.version) for entry in model.opset_import]
+    del model.opset_import[:]
+    for domain, version in (("ai.onnx.ml", 2), ("com.microsoft", 1), *versions):
+        model.opset_import.add(domain=domain, version=version)
+    taken = load_onnx(model.SerializeToString())
+    assert [entry.domain for entry in taken.opset_import] == [""]
+    assert signature_of(model.SerializeToString()).opset == 18
+    model.graph.node[1].domain = "ai.onnx.ml"
+    with pytest.raises(ModelUnsupported, match=r"Relu node 'relu' .*'ai\.onnx\.ml'"):
         load_onnx(model.SerializeToString())
 
 

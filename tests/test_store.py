@@ -1,8 +1,10 @@
 """The store gives back what was put, or says what is wrong with it."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from driftloop.compression.store import ArtifactStore, digest_of
@@ -67,3 +69,71 @@ def test_a_manifest_of_other_bytes_is_refused_and_nothing_half_written_stays(tmp
         store.put(DATA, manifest(b"other"))
     store.put(DATA, manifest())
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["manifest.json", "model.onnx"]
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def sparse(path: Path) -> None:
+    os.truncate(path, 40 * 1024**3)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [fifo, endless, sparse, folder])
+def test_what_is_no_plain_file_of_that_size_is_not_read(tmp_path: Path, spoil: object) -> None:
+    store = ArtifactStore(str(tmp_path))
+    stored = store.put(DATA, manifest())
+    spoil(next(tmp_path.rglob("model.onnx")))  # type: ignore[operator]
+    for size_bytes in (len(DATA), None):
+        with pytest.raises(ArtifactInvalid, match=r"plain file|at most"):
+            store.get(stored.digest, size_bytes)
+    spoil(next(tmp_path.rglob("manifest.json")))  # type: ignore[operator]
+    with pytest.raises(ArtifactInvalid, match=r"plain file|at most"):
+        store.manifest(stored.digest)
+
+
+@pytest.mark.parametrize("kind", ["local", "memory"])
+def test_another_size_than_announced_is_refused(tmp_path: Path, kind: str) -> None:
+    store = ArtifactStore(str(tmp_path) if kind == "local" else f"memory://{tmp_path.name}")
+    stored = store.put(DATA, manifest())
+    assert store.get(stored.digest, len(DATA)) == DATA
+    for wrong in (len(DATA) - 1, len(DATA) + 1):
+        with pytest.raises(ArtifactInvalid, match="bytes"):
+            store.get(stored.digest, wrong)
+
+
+def test_a_manifest_must_say_what_the_registration_says(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    stored = store.put(DATA, manifest())
+    assert store.check_manifest(stored.digest, "m", signature(2, 2), stored.manifest_digest) == manifest()
+    swapped = msgspec.structs.replace(signature(2, 2), classes=(1, 0))
+    for model, said in (("m", swapped), ("other", signature(2, 2))):
+        with pytest.raises(ArtifactInvalid, match="manifest must be of model"):
+            store.check_manifest(stored.digest, model, said)
+    with pytest.raises(ArtifactInvalid, match="registered"):
+        store.check_manifest(stored.digest, "m", signature(2, 2), "0" * 64)
+    with pytest.raises(NotFound):
+        store.check_manifest("0" * 64, "m", signature(2, 2))
+
+
+def test_one_artifact_may_be_registered_for_several_models(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    first = store.put(DATA, manifest())
+    other = msgspec.structs.replace(manifest(), model="other")
+    second = store.put(DATA, other)
+    assert second == replace(first, manifest_digest=second.manifest_digest)
+    assert second.manifest_digest != first.manifest_digest
+    assert store.put(DATA, other) == second
+    assert store.check_manifest(first.digest, "m", signature(2, 2), first.manifest_digest) == manifest()
+    assert store.check_manifest(first.digest, "other", signature(2, 2), second.manifest_digest) == other

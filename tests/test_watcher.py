@@ -3,23 +3,51 @@
 import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import driftloop
+from driftloop.compression.store import ArtifactStore
 from driftloop.schemas.cloudevents import encode_event
-from driftloop.schemas.errors import NotFound
+from driftloop.schemas.config import StoreConfig
+from driftloop.schemas.errors import ArtifactInvalid, NotFound
 from driftloop.schemas.events import Event, ModelPromoted, ModelRegistered, ModelRolledBack, Signature
+from driftloop.schemas.manifest import Manifest
 from driftloop.settings import Settings
 from driftloop.streams import watcher as watcher_file
 from driftloop.streams.kafka import KafkaTransport
 from driftloop.streams.memory import MemoryTransport
+from driftloop.streams.publishing import NewModel, register
 from driftloop.streams.transport import Outgoing, Transport
 from driftloop.streams.watcher import ModelWatcher, PromotedModel
 
-SIGNATURE = Signature(task="classification", features=("a",), classes=(0, 1))
+SIGNATURE = Signature(task="classification", features=("a", "b"), classes=(0, 1), input_name="x", output_name="y")
 WAIT_S = 20.0
+
+
+def model_bytes(name: str) -> bytes:
+    """A model that negates its two inputs; `name` makes the bytes differ."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], name, values[:1], values[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def leaking_bytes() -> bytes:
+    """A model whose weights are the file `.env` of the folder that the process works in."""
+    model = onnx.load_model_from_string(model_bytes("leak"))
+    model.graph.node[0].op_type = "Add"
+    model.graph.node[0].input.append("leak")
+    tensor = model.graph.initializer.add(name="leak", data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    tensor.dims.append(2)
+    for key, value in (("location", ".env"), ("offset", "0"), ("length", "8")):
+        tensor.external_data.add(key=key, value=value)
+    return model.SerializeToString()
 
 
 class Shelf:
@@ -51,7 +79,7 @@ class Stage:
         sender.close()
 
     def promote(self, version: int, model: str = "m", shelve: bool = True) -> bytes:
-        onnx = f"{model} {version}".encode()
+        onnx = model_bytes(f"{model} {version}")
         digest = hashlib.sha256(onnx).hexdigest()
         if shelve:
             self.shelf.kept[digest] = onnx
@@ -157,17 +185,89 @@ def test_a_thread_calls_back_and_survives_a_callback_that_raises(
     assert "cannot load" in caplog.text
 
 
-def test_a_promoted_model_makes_its_own_session(tmp_path: Path) -> None:
-    import numpy as np
-    from onnx import TensorProto, helper
-
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 2]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", values[:1], values[1:])
-    onnx = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    promoted = PromotedModel("m", 1, hashlib.sha256(onnx).hexdigest(), SIGNATURE, onnx)
+def test_a_promoted_model_makes_its_own_session() -> None:
+    data = model_bytes("own")
+    promoted = PromotedModel("m", 1, hashlib.sha256(data).hexdigest(), SIGNATURE, data)
     (negated,) = promoted.session().run(None, {"x": np.array([[1, -2]], np.float32)})
     assert negated.tolist() == [[-1, 2]]
     assert "onnx" not in repr(promoted)
+
+
+def test_a_session_reads_no_file_of_the_folder_that_the_server_works_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_bytes(b"PASSWORD=hunter2")
+    with pytest.raises(ArtifactInvalid, match="external data"):
+        PromotedModel("m", 1, "d", SIGNATURE, leaking_bytes()).session()
+
+
+def test_a_session_fits_the_signature() -> None:
+    wide = msgspec.structs.replace(SIGNATURE, classes=(0, 1, 2))
+    with pytest.raises(ArtifactInvalid, match="3 columns, got 2"):
+        PromotedModel("m", 1, "d", wide, model_bytes("own")).session()
+
+
+@dataclass
+class Lie:
+    """A registration of a champion that says what is not so."""
+
+    data: bytes = field(default_factory=lambda: model_bytes("champion"))
+    stored: Signature = SIGNATURE
+    said: Signature = SIGNATURE
+    stored_model: str = "m"
+    size_bytes: int | None = None
+    manifest: bool = True
+
+
+LIES = {
+    "external data": Lie(data=leaking_bytes()),
+    "no model": Lie(data=b"garbage"),
+    "swapped classes": Lie(said=msgspec.structs.replace(SIGNATURE, classes=(1, 0))),
+    "another model's": Lie(stored_model="other"),
+    "not the model's signature": Lie(*[model_bytes("champion"), *[msgspec.structs.replace(SIGNATURE, features=("a",))] * 2]),
+    "smaller": Lie(size_bytes=10),
+    "larger than may be": Lie(size_bytes=1 << 40),
+    "without manifest": Lie(manifest=False),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_a_registration_that_lies_is_never_handed_over(lie: Lie, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(store=StoreConfig(url=str(tmp_path)))
+    stage = Stage(MemoryTransport(), settings)
+    digest = hashlib.sha256(lie.data).hexdigest()
+    manifest = Manifest(digest=digest, size_bytes=len(lie.data), model=lie.stored_model, signature=lie.stored, recipe="r")
+    stored = ArtifactStore(str(tmp_path)).put(lie.data, manifest)
+    if not lie.manifest:
+        next(tmp_path.rglob("manifest.json")).unlink()
+    size_bytes = stored.size_bytes if lie.size_bytes is None else lie.size_bytes
+    event = ModelRegistered(model="m", version=1, digest=digest, uri="u", size_bytes=size_bytes, signature=lie.said)
+    stage.send(event, ModelPromoted(model="m", version=1, digest=digest, reason="r"))
+    watcher = ModelWatcher("m", settings=settings, transport=stage.transport)
+    assert watcher.poll() is None
+    assert "is not handed over" in caplog.text
+
+
+def test_what_is_true_is_handed_over_from_the_store(tmp_path: Path) -> None:
+    settings = Settings(store=StoreConfig(url=str(tmp_path)))
+    stage = Stage(MemoryTransport(), settings)
+    event = register(settings, stage.transport, NewModel("m", model_bytes("champion"), SIGNATURE))
+    assert event.manifest_digest is not None
+    stage.send(ModelPromoted(model="m", version=1, digest=event.digest, reason="r"))
+    promoted = ModelWatcher("m", settings=settings, transport=stage.transport).poll()
+    assert promoted is not None
+    assert promoted.onnx == model_bytes("champion")
+
+
+def test_a_store_that_runs_out_of_memory_does_not_end_the_poll(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(Shelf):
+        def get(self, digest: str) -> bytes:
+            raise MemoryError
+
+    stage = Stage(MemoryTransport(), Settings())
+    stage.promote(1)
+    stage.shelf = Full()
+    assert stage.watcher().poll() is None
+    assert "MemoryError" in caplog.text
 
 
 def test_the_package_gives_the_watcher() -> None:

@@ -1,0 +1,45 @@
+"""What the trial of a model saw, and whether it is what a signature promises. Without onnx: serving processes import this."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..schemas.errors import ArtifactInvalid
+from ..schemas.events import Signature
+from ..schemas.plain_text import shown
+from .graph_signature import GraphSignature, check_columns, check_signature
+
+ROWS = (1, 11)
+
+
+class OutputSeen(msgspec.Struct, frozen=True):
+    """An output as it came: rows and numbers for each batch of ROWS, and whether any row of it was finite."""
+
+    name: str
+    rows: tuple[int, ...]
+    numbers: tuple[int, ...]
+    is_number: bool
+    finite: bool
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a trial saw: the graph's own word, and its outputs."""
+
+    graph: GraphSignature
+    outputs: tuple[OutputSeen, ...]
+
+
+def check_seen(seen: Seen, signature: Signature) -> None:
+    """Raise ArtifactInvalid where a model that was tried does not take and give what `signature` promises."""
+    check_signature(seen.graph, signature)
+    output = seen.graph.output(signature.output_name)
+    found = next(one for one in seen.outputs if one.name == signature.output_name)
+    where = f"model output {shown(found.name)}"
+    if not found.is_number:
+        raise ArtifactInvalid(f"{where} must hold numbers")
+    if found.rows != ROWS:
+        raise ArtifactInvalid(f"{where} must have a row for each row given, got {list(found.rows)} for {list(ROWS)}")
+    for rows, numbers in zip(ROWS, found.numbers, strict=True):
+        check_columns(output, numbers // rows, signature)
+    if not found.finite:
+        raise ArtifactInvalid(f"{where} must be finite for some row of ordinary numbers, got none that is")

@@ -1,0 +1,126 @@
+"""Foreign models are opened in a limited child before anything else opens them: `python -m driftloop.streams.model_trial FOLDER`.
+
+Once for each digest in a process: what the child saw is remembered, a refusal too. The child writes what it saw, or why it refuses,
+into FOLDER; one that crashes, hangs or takes too much has said so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import sys
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import msgspec
+
+from ..compression.seen import Seen, check_seen
+from ..schemas.config import ModelsConfig
+from ..schemas.errors import ArtifactInvalid, ModelUnsupported
+from ..schemas.events import Signature
+from .child_process import ChildProcess, Ended, Limits
+
+DEFAULTS = ModelsConfig()
+MODULE = "driftloop.streams.model_trial"
+MODEL, SEEN, REFUSED = "model.onnx", "seen.json", "refused.json"
+MAX_ANSWER_BYTES = 1024 * 1024
+MAX_REMEMBERED = 256
+FORGET_S = 600.0  # a refusal that the machine's load may have caused
+log = logging.getLogger("driftloop.models")
+
+_remembered: OrderedDict[str, tuple[Seen | ArtifactInvalid, float]] = OrderedDict()
+_lock = threading.Lock()
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why the child refuses a model."""
+
+    unsupported: bool
+    message: str
+
+
+def tried(data: bytes, config: ModelsConfig, signature: Signature | None = None) -> Seen:
+    """Return what a trial of the model in `data` saw, checked against `signature` where one is given.
+
+    Raises ArtifactInvalid or ModelUnsupported with the reason; a model on which the child crashed, hung or ran out of memory is
+    refused too. OSError where no child can be started, which says nothing of the model.
+    """
+    if not 0 < len(data) <= config.max_bytes:
+        raise ArtifactInvalid(f"model file must have 1 to {config.max_bytes} bytes, got {len(data)} (models.max_bytes)")
+    digest = hashlib.sha256(data).hexdigest()
+    with _lock:
+        known, until = _remembered.get(digest, (None, 0.0))
+    if known is None or until < time.monotonic():
+        known, certain = _try(data, config)
+        with _lock:
+            _remembered[digest] = known, math.inf if certain else time.monotonic() + FORGET_S
+            while len(_remembered) > MAX_REMEMBERED:
+                _remembered.popitem(last=False)
+    if isinstance(known, ArtifactInvalid):
+        raise type(known)(str(known))
+    if signature is not None:
+        check_seen(known, signature)
+    return known
+
+
+def _try(data: bytes, config: ModelsConfig) -> tuple[Seen | ArtifactInvalid, bool]:
+    """Return what a child says of the model, and whether it would say so on any day."""
+    with tempfile.TemporaryDirectory(prefix="driftloop-model-") as name:
+        folder = Path(name)
+        (folder / MODEL).write_bytes(data)
+        limits = Limits(config.trial_timeout_s, config.trial_memory_bytes, file_bytes=MAX_ANSWER_BYTES)
+        child = ChildProcess(MODULE, [str(folder)], folder, limits)
+        try:
+            ended = child.wait(config.trial_timeout_s + 1.0)
+        finally:
+            child.stop()
+        return _answer(folder, ended, config)
+
+
+def _answer(folder: Path, ended: Ended | None, config: ModelsConfig) -> tuple[Seen | ArtifactInvalid, bool]:
+    if ended is not None and ended.reason == "ok":
+        try:
+            if (folder / REFUSED).exists():
+                refusal = msgspec.json.decode((folder / REFUSED).read_bytes(), type=Refusal)
+                return (ModelUnsupported if refusal.unsupported else ArtifactInvalid)(refusal.message), True
+            return msgspec.json.decode((folder / SEEN).read_bytes(), type=Seen), True
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            log.warning("the trial of a model gave no readable answer")
+    return ArtifactInvalid(f"model must open and run within its limits, but {_why(ended, config)}"), False
+
+
+def _why(ended: Ended | None, config: ModelsConfig) -> str:
+    if ended is None or ended.reason == "timeout":
+        return f"it took longer than {config.trial_timeout_s:g} s (models.trial_timeout_s)"
+    if ended.reason == "memory":
+        return f"it took more than {config.trial_memory_bytes} bytes of memory (models.trial_memory_bytes)"
+    if ended.code < 0:
+        return f"the process that tried it was ended by signal {-ended.code}"
+    last = ascii(ended.tail.rstrip().rsplit("\n", 1)[-1][-300:])
+    return f"the process that tried it ended with {ended.code}: {last}"
+
+
+def main(arguments: list[str]) -> int:
+    """Try the model in the folder and write what was seen; return the exit code."""
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        sys.stderr.write(f"usage: python -m {MODULE} FOLDER\n")
+        return 2
+    folder = Path(arguments[0])
+    from ..compression.trial import try_model
+
+    try:
+        seen = try_model((folder / MODEL).read_bytes())
+    except ArtifactInvalid as problem:
+        refusal = Refusal(isinstance(problem, ModelUnsupported), str(problem))
+        (folder / REFUSED).write_bytes(msgspec.json.encode(refusal))
+        return 0
+    (folder / SEEN).write_bytes(msgspec.json.encode(seen))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
