@@ -14,12 +14,13 @@ from typing import Any
 from .blocks import Flow
 from .lanes import Fired, Lane
 
-DUE = 4
+# The order of what is told at one record.
+INPUTS, OUTPUT, ERROR, METRICS, DUE = range(5)
 At = tuple[int, int]
 
 
 class Agenda:
-    """Lead the flows of a stretch; `is_open` says whether a single signal of a model has an episode, which every block of it feeds."""
+    """The flows of a stretch; `is_open` says whether a single signal of a model has an episode, which every block of it feeds."""
 
     def __init__(self, flows: list[tuple[int, Flow]], is_open: Callable[[int, str], bool]) -> None:
         self._flows = flows
@@ -141,5 +142,5 @@ def lane_of(flow: Flow, run: int) -> Lane:
 def _remember(flow: Flow, run: int, stop: int) -> None:
     begin = flow.next[run]
     if begin < stop and not flow.is_slow(run):
-        lane_of(flow, run).history.extend(flow.full, begin, stop)
+        lane_of(flow, run).remember(flow.full, begin, stop)
         flow.next[run] = stop

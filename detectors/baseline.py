@@ -18,11 +18,13 @@ MAD_TO_SD = 1.4826
 MIN_VALUES = 20
 BLOCK_PER_CORRELATION_ROWS = 8.0
 MAX_CORRELATION = 0.995
+# Squares of larger numbers, added up, leave float64.
+MAX_VALUE = 1e100
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Hold z = clip((x - center) / scale) as the row transform, and mean and sd of a row in z; `correlation_rows` is (1 + r) / (1 - r)."""
+    """A frozen level: z = clip((x - center) / scale), mean and sd of a row in z, and `correlation_rows`, (1 + r) / (1 - r)."""
 
     center: float
     scale: float
@@ -36,7 +38,8 @@ class Baseline:
 
     def transform(self, values: Floats, clip: float) -> Floats:
         """Return z of raw values, NaN where missing."""
-        return np.minimum(np.maximum((values - self.center) * (1.0 / self.scale), -clip), clip)
+        with np.errstate(over="ignore"):
+            return np.minimum(np.maximum((values - self.center) * (1.0 / self.scale), -clip), clip)
 
     def raw(self, z: float) -> float:
         """Return the raw value of a mean in z."""
@@ -52,7 +55,7 @@ def of_shares(values: Floats) -> Baseline | None:
     values = values[~np.isnan(values)]
     if len(values) < MIN_VALUES:
         return None
-    ones = float(values.sum())
+    ones = float(np.clip(values, 0.0, 1.0).sum())
     share = (ones + 2.0) / (len(values) + 4.0)
     return Baseline(0.0, 1.0, ones / len(values), math.sqrt(share * (1.0 - share)), correlation_rows(values))
 
@@ -66,6 +69,7 @@ def of_numbers(values: Floats, clip: float) -> Baseline | None:
     values = values[~np.isnan(values)]
     if len(values) < MIN_VALUES:
         return None
+    values = np.clip(values, -MAX_VALUE, MAX_VALUE)
     median = float(np.median(values))
     spread = float(np.median(np.abs(values - median))) * MAD_TO_SD
     kept = values
@@ -95,6 +99,7 @@ def of_number_columns(values: Floats, clip: float) -> list[Baseline | None]:
 
 
 def _of_whole(columns: Floats, clip: float) -> list[Baseline]:
+    columns = np.clip(columns, -MAX_VALUE, MAX_VALUE)
     median = np.median(columns, axis=1)[:, None]
     spread = np.median(np.abs(columns - median), axis=1)[:, None] * MAD_TO_SD
     limit = np.where(spread > 0.0, 2.0 * ROBUST_SD * spread, np.inf)
@@ -141,9 +146,13 @@ def _correlation_rows(power: float, product: float, rows: int) -> float:
     return (1.0 + lag_1) / (1.0 - lag_1)
 
 
-def block_rows(correlation: float, least: int, most: int) -> int:
-    """Return the length of a block, a power of two times `least`, at which the means of neighbouring blocks hardly correlate."""
+def block_rows(correlation: float, least: int, most: int, warm_up: float = math.inf) -> int:
+    """Return the length of a block, a power of two times `least`, at which the means of neighbouring blocks hardly correlate.
+
+    Where a signal remembers longer than the warm-up it is one that fits in there: evidence for a change is weighed by correlation
+    anyway, and the signals beside it in the lane keep a clock that is of use.
+    """
     rows = least
-    while rows < min(most, BLOCK_PER_CORRELATION_ROWS * correlation):
+    while rows < min(most, BLOCK_PER_CORRELATION_ROWS * correlation) and 2 * rows <= warm_up:
         rows *= 2
     return min(rows, most) if most >= least else least

@@ -12,7 +12,7 @@ from .columns import Floats
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Say that block `at` is the first after the change, and that `latest` is the latest that may well be.
+    """Two levels: block `at` is the first after the change, `latest` the latest that may well be.
 
     `gain` is the drop of squared error that the split explains, in units of the values squared; rows as weighted.
     """

@@ -13,7 +13,7 @@ import msgspec
 
 from ..schemas.config import MonitorConfig
 from ..schemas.events import Direction, DriftClosed, DriftOpened, DriftUpdated, Implicated, Position, RowRange, Severity
-from .lanes import Alarm, Level
+from .alarms import Alarm, Level
 
 RECOVERED_SD = 0.25
 DriftEvent = DriftOpened | DriftUpdated | DriftClosed

@@ -12,7 +12,7 @@ from .columns import Floats, Ints
 
 @dataclass(slots=True)
 class Past:
-    """Hold blocks that follow each other, all of `rows` rows: columns of length n, `means` and `present` (n, width).
+    """Blocks that follow each other, all of `rows` rows: columns of length n, `means` and `present` (n, width).
 
     `present` is None where nothing was missing; `first` (n, 2) are the offsets of the prediction and label of a block's first row.
     """
@@ -33,7 +33,7 @@ class Past:
 
 
 class History:
-    """Remember the newest `capacity` blocks; blocks count from 0. A lane's blocks are of one length until it begins anew."""
+    """The newest `capacity` blocks; blocks count from 0. A lane's blocks are of one length until it begins anew."""
 
     def __init__(self, capacity: int, width: int) -> None:
         self.count = 0
@@ -67,6 +67,8 @@ class History:
 
     def extend(self, blocks: Blocks, start: int, stop: int) -> None:
         """Add the blocks [start, stop) of one lane."""
+        if stop <= start:
+            return
         self.count += stop - start
         start = max(start, stop - self._capacity)
         if self._end + stop - start > len(self._ts):

@@ -25,6 +25,7 @@ def lane_state(lane: Lane) -> Any:
         [[save(detector) for detector in watching] for watching in lane.detectors],
         lane.since,
         [_warm_up_state(warm_up) for warm_up in lane.warm_ups],
+        lane.broken,
         (
             *(history.count, len(past.ts), past.rows, past.means.tobytes()),
             *(None if past.present is None else past.present.tobytes(), past.first.tobytes(), past.ts.tobytes()),
@@ -34,7 +35,7 @@ def lane_state(lane: Lane) -> Any:
 
 def restore_lane(lane: Lane, state: Any) -> None:
     """Give a new lane what `lane_state` returned; raises ValueError where it is of other signals."""
-    signals, clock, sums, baselines, detectors, since, warm_ups, history = state
+    signals, clock, sums, baselines, detectors, since, warm_ups, lane.broken, history = state
     if tuple(signals) != lane.signals:
         raise ValueError(f"signals must be {lane.signals}, got {tuple(signals)}")
     bank, at = lane.bank, lane.index
@@ -73,10 +74,8 @@ def _warm_up_state(warm_up: WarmUp) -> Any:
 
 def _warm_up(state: Any) -> WarmUp:
     signals, rows, column, whole, filled, width, values, first, ts = state
-    made = WarmUp(list(signals), rows, column, np.full((rows, width), np.nan), whole, filled)
-    made.values[:filled] = np.frombuffer(values, np.float64).reshape(filled, width)
+    made = WarmUp(list(signals), rows, column, np.frombuffer(values, np.float64).reshape(filled, width).copy(), whole, filled)
     if whole:
-        made.first, made.ts = np.zeros((rows, 2), np.int64), np.zeros(rows)
-        made.first[:filled] = np.frombuffer(first, np.int64).reshape(filled, 2)
-        made.ts[:filled] = np.frombuffer(ts, np.float64)
+        made.first = np.frombuffer(first, np.int64).reshape(filled, 2).copy()
+        made.ts = np.frombuffer(ts, np.float64).copy()
     return made

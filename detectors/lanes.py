@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import call
 
 import numpy as np
@@ -16,11 +15,13 @@ import numpy as np
 from ..schemas.config import MonitorConfig
 from . import baseline as baselines
 from .adwin import Adwin
+from .alarms import Alarm, Level, Place
 from .baseline import Baseline
 from .blocks import UNIT, Bank, Block, Blocks, Feed
 from .change_point import best_split
 from .columns import Ints
 from .detector import Detector
+from .faults import LaneBroken, contained
 from .history import History, Past
 from .page_hinkley import PageHinkley
 from .warm_up import LaneKind, WarmUp, baseline_of, block_means, first_baselines, past_blocks
@@ -30,49 +31,8 @@ MAX_SLEPT_BLOCKS = 32
 MIN_EVIDENCE_SD = 4.0
 REFERENCE_ROWS = 2_000
 
-# Detectors that fired at a block, by signal; None where they have not seen it.
-Fired = dict[int, Detector] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Point at a row: offsets of its prediction and label, and its event time."""
-
-    offset: int
-    label_offset: int
-    ts: float
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """Say that a signal changed: raw means before and after, the effect in sd of a row, and where.
-
-    `start` is the first row that most likely lies after the change, `rows` how many rows of the lane do, the tipping one included;
-    `after_rows` lie behind the mean after.
-    """
-
-    signal: str
-    detector: str
-    parameters: dict[str, float]
-    before: float
-    after: float
-    effect: float
-    row_sd: float
-    change: Place
-    start: Place
-    reference: Place
-    rows: int
-    after_rows: float
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """Say the raw mean of a signal over `rows` newer rows; `fresh` where they made a new baseline."""
-
-    signal: str
-    mean: float
-    rows: int
-    fresh: bool = False
+# Detectors that fired at a block, by signal; None where they have not seen it, a text where looking at it failed.
+Fired = dict[int, Detector] | str | None
 
 
 class Lane:
@@ -95,11 +55,18 @@ class Lane:
         self._asleep = np.zeros(kind.shares, np.bool_)
         self.mute: list[int] = []
         self.share_watchers: list[tuple[int, float, float, Detector]] = []
+        self.broken = ""
         self.begin()
+
+    @property
+    def name(self) -> str:
+        """Return what faults call the lane."""
+        return "inputs" if len(self.signals) > 1 else f"{self.signals[0]} of version {self.version}"
 
     def begin(self) -> None:
         """Start the warm-up of the whole lane at its next row."""
         width, rows = self.bank.width, self.config.warm_up_rows
+        self.broken = ""
         self.baselines = [None] * len(self.signals)
         self.detectors = [[] for _ in self.signals]
         self.history = History(self.kind.history_blocks, width)
@@ -133,29 +100,45 @@ class Lane:
 
     def absorb(self, feed: Feed, rows: slice) -> None:
         """Keep raw rows for the warm-ups."""
-        for warm_up in self.warm_ups:
-            warm_up.absorb(feed, rows)
+        try:
+            for warm_up in self.warm_ups:
+                warm_up.absorb(feed, rows)
+        except BaseException as problem:  # noqa: BLE001 - where the rows were cut must not show: the next full block tells
+            self.broken = contained(problem)
+
+    def remember(self, blocks: Blocks, start: int, stop: int) -> None:
+        """Add blocks that the detectors have seen to the history."""
+        try:
+            self.history.extend(blocks, start, stop)
+        except BaseException as problem:  # noqa: BLE001 - as above
+            self.broken = contained(problem)
 
     def scan(self, blocks: Blocks, start: int, stop: int) -> tuple[int, Fired]:
         """Let the detectors of a lane that is not in warm-up see blocks from `start` on, as long as nothing comes of it.
 
         Return the first block that needs `close`, or `stop`, and the detectors that fired at it; None where they have not seen it.
         """
+        if self.broken:
+            return start, self.broken
         scores, gaps, updates, watchers = blocks.scores, blocks.gaps, self._one_each, self.watchers
-        for number in range(start, stop):
-            row, rows = scores[number], blocks.rows[number]
-            if gaps[number] or self.mute:
-                present = blocks.present[number] if blocks.present is not None and gaps[number] else None
-                if self._stirs(present, rows):
-                    return number, None
-                fired = self._feed(row, present, rows, [])
-            else:
-                flags = list(map(call, updates, row)) if updates else [update(row[at]) for at, update, _ in watchers]
-                fired = self._fired(flags) if True in flags else {}
-                if self.share_watchers:
-                    self._watch_shares((None, rows), [], fired)
-            if fired:
-                return number, fired
+        number = start
+        try:
+            for number in range(start, stop):
+                row, rows = scores[number], blocks.rows[number]
+                if gaps[number] or self.mute:
+                    present = blocks.present[number] if blocks.present is not None and gaps[number] else None
+                    if self._stirs(present, rows):
+                        return number, None
+                    fired = self._feed(row, present, rows, [])
+                else:
+                    flags = list(map(call, updates, row)) if updates else [update(row[at]) for at, update, _ in watchers]
+                    fired = self._fired(flags) if True in flags else {}
+                    if self.share_watchers:
+                        self._watch_shares((None, rows), [], fired)
+                if fired:
+                    return number, fired
+        except BaseException as problem:  # noqa: BLE001 - the block is closed in its turn, and the lane begins anew there
+            return number, contained(problem)
         return stop, None
 
     def _fired(self, flags: list[bool]) -> dict[int, Detector]:
@@ -184,8 +167,10 @@ class Lane:
     def close(self, block: Block, fired: Fired = None) -> tuple[list[Alarm], list[Level]]:
         """Take a full block; return alarms, and the levels that became baselines.
 
-        `fired`: what `scan` said of the block, None where the detectors have not seen it.
+        `fired`: what `scan` said of the block, None where the detectors have not seen it. Whatever it raises, `begin` makes the lane sound.
         """
+        if self.broken or isinstance(fired, str):
+            raise LaneBroken(self.broken or str(fired))
         if self.warm_ups and self.warm_ups[0].whole:
             return [], self._freeze_whole()
         self.history.push(block)
@@ -291,7 +276,7 @@ class Lane:
         size = int(self.bank.block_rows[self.index])
         rows = math.ceil(self.config.warm_up_rows / size) * size
         self.baselines[at], self.detectors[at] = None, []
-        self.warm_ups.append(WarmUp([at], rows, at % self.bank.width, np.full((rows, 1), np.nan)))
+        self.warm_ups.append(WarmUp.of_signal(at, rows, at % self.bank.width))
         self.rearm()
 
     def _rouse(self, present: Ints | None, rows: int) -> None:
@@ -333,7 +318,7 @@ class Lane:
             self._adopt(at, known)
         # One long-remembering signal sets the clock of its whole lane; a missing share that never was has no say.
         longest = max((known.correlation_rows for known in self.baselines if known is not None), default=1.0)
-        size = baselines.block_rows(longest, self.kind.least_block_rows, config.max_block_rows)
+        size = baselines.block_rows(longest, self.kind.least_block_rows, config.max_block_rows, warm_up.rows)
         self.bank.restart(self.index, size)
         self.warm_ups = []
         blocks = warm_up.rows // size

@@ -216,6 +216,12 @@ class Monitor:
         counts["dead_lettered"] = len(letters)
         counts.update(f"dead_lettered_{letter.disposition}" for letter in letters)
         counts.update(name for _, _, name in self.table.increments)
+        faults = self.watch.take_faults()
+        if faults:
+            counts["watch_faults"] = len(faults)
+            self.notices += dict.fromkeys(
+                f"the watch of {fault.model} begins {fault.part} anew: {fault.message}" for fault in faults
+            )
         for name, count in counts.items():
             self.counters[name] = self.counters.get(name, 0) + count
         notices = self.notices + self.limits.take(*self._disputes.clock)

@@ -52,6 +52,11 @@ class Scorekeeper:
         if start < count:
             self.windows.add(marks, slice(start, count))
 
+    def places(self, slot: Ints, rows: JoinedRows, regression: Callable[[int], bool]) -> None:
+        """Find where rows count, as `add` does before it counts any; raises what `add` would raise."""
+        numbers = {one: regression(one) for one in set(slot.tolist())}
+        self.windows.marks(slot, rows, np.array([numbers[one] for one in slot.tolist()]) if any(numbers.values()) else None)
+
     def turn(self, slot: int) -> tuple[Window, Window]:
         """Begin a version's next window; return the one that is full, and the total with it."""
         window = self.windows.window(slot)

@@ -1,43 +1,47 @@
-"""One stretch of a batch in which no version begins anew: its rows by version and lane, and what was so at any record of it."""
+"""One stretch of a batch in which no version begins anew: its rows by version and lane, with running counts as of any record."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..schemas.events import Position
-from .agenda import Agenda
+from .agenda import ERROR, INPUTS, OUTPUT
+from .alarms import Place
 from .blocks import Feed, Flow
 from .columns import FeatureGroup, InputRows, Ints, JoinedRows
 from .episodes import Episode
-from .lanes import Place
-from .roster import group_layout
+from .positions import Positions
+from .roster import Roster, group_layout
 from .scorekeeper import take_joined
 from .versions import Runs, Version, Watched, version_runs
 
-if TYPE_CHECKING:
-    from .watch import Watch
 
-INPUTS, OUTPUT, ERROR = range(3)
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The rows of a step, those of forgotten versions included; `runs` of the inputs, where they are known."""
+
+    inputs: InputRows
+    joined: JoinedRows
+    runs: Runs | None = None
 
 
 class Step:
-    """Hold the rows of a stretch, those of forgotten versions left out."""
+    """The rows of a stretch by version; `last_label` is the newest label that was joined, first before it, then with it."""
 
-    agenda: Agenda
-
-    def __init__(self, watch: Watch, inputs: InputRows, joined: JoinedRows, runs: Runs | None) -> None:
-        self.watch = watch
+    def __init__(self, roster: Roster, positions: Positions, stretch: Stretch, last_label: int) -> None:
+        inputs, joined, runs = stretch.inputs, stretch.joined, stretch.runs
+        self.roster = roster
+        self.positions = positions
         self.inputs = inputs
-        roster = watch.roster
         self._runs = runs if runs is not None else version_runs(inputs.model, inputs.version)
         self._versions = [roster.version(model, number) for model, number in self._runs.keys]
         self._row_version = spread(self._runs, [version.slot for version in self._versions])
-        self._last_label = watch.last_label
+        self._label_before_it = self.last_label = last_label
         if len(joined.order):
-            watch.last_label = max(watch.last_label, int(joined.label_offset.max()))
+            self.last_label = max(last_label, int(joined.label_offset.max()))
         self._all_labels = joined
         self._joined_runs = version_runs(joined.model, joined.version)
         known = [self._known(*key) for key in self._joined_runs.keys]
@@ -52,13 +56,13 @@ class Step:
         self._orders: dict[tuple[bool, int], Ints] = {}
 
     def _known(self, model: int, number: int) -> Version | None:
-        watched = self.watch.roster.models.get(model)
+        watched = self.roster.models.get(model)
         return watched.versions.get(number) if watched is not None else None
 
     def flows(self) -> list[tuple[int, Flow]]:
         """Return the flows of all banks with their ranks."""
         found: list[tuple[int, Flow]] = []
-        roster, inputs, joined = self.watch.roster, self.inputs, self.joined
+        roster, inputs, joined = self.roster, self.inputs, self.joined
         if len(inputs.order):
             label = self._label_before()
             found += self._input_flows(label)
@@ -75,15 +79,15 @@ class Step:
         """Return for every prediction the offset after the newest label joined before it."""
         joined = self._all_labels
         if not len(joined.order):
-            return np.full(len(self.inputs.order), self._last_label + 1, np.int64)
-        newest = np.maximum.accumulate(np.append(self._last_label, joined.label_offset))
+            return np.full(len(self.inputs.order), self._label_before_it + 1, np.int64)
+        newest = np.maximum.accumulate(np.append(self._label_before_it, joined.label_offset))
         return newest[np.searchsorted(joined.order, self.inputs.order)] + 1
 
     def _feed(self, lane: Ints, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], label: Ints) -> Feed:
         return Feed(lane, values, self.inputs.order, self.inputs.offset, label, self.inputs.ts)
 
     def _input_flows(self, label: Ints) -> list[tuple[int, Flow]]:
-        models = self.watch.roster.models
+        models = self.roster.models
         lanes = [-1 if (inputs := models[model].inputs) is None else inputs.index for model, _ in self._runs.keys]
         lane = spread(self._runs, lanes)
         by_width: dict[int, list[FeatureGroup]] = {}
@@ -101,7 +105,7 @@ class Step:
             feed = self._feed(lane, values, label)
             if len(rows) < len(lane) or len(groups) > 1:
                 feed = Feed(lane[rows], values, feed.order[rows], feed.offset[rows], label[rows], feed.ts[rows])
-            found.append((INPUTS, Flow(self.watch.roster.input_banks[width], feed)))
+            found.append((INPUTS, Flow(self.roster.input_banks[width], feed)))
         return found
 
     def scored(self) -> tuple[JoinedRows, Ints]:
@@ -134,17 +138,10 @@ class Step:
         at = int(np.searchsorted(orders, order))
         return at < len(orders) and int(orders[at]) == order
 
-    def dues(self) -> list[tuple[int, int, str]]:
-        """Return (order, model slot, signal) for every open episode that has something to say in this stretch."""
-        found = []
-        touched = {model for model, _ in (*self._runs.keys, *self._joined_runs.keys)}
-        for slot in sorted(touched):
-            watched = self.watch.roster.models[slot]
-            for signal, episode in watched.book.open.items():
-                order = self.due(watched, episode)
-                if order is not None:
-                    found.append((order, slot, signal))
-        return found
+    def touched(self) -> list[Watched]:
+        """Return the models of the stretch, in the order of their slots."""
+        slots = {model for model, _ in (*self._runs.keys, *self._joined_runs.keys)}
+        return [self.roster.models[slot] for slot in sorted(slots)]
 
     def due(self, watched: Watched, episode: Episode, after: int | None = None) -> int | None:
         """Return the order after `after` at which an episode reaches its next count, or None: not in this stretch."""
@@ -155,7 +152,7 @@ class Step:
         if target is not None:
             dues.append(self._nth(episode, watched.slot, target - episode.labelled, on_labels=True))
         if not episode.on_labels:
-            need = max(self.watch.config.settle_rows - episode.seen, 1)
+            need = max(self.roster.config.settle_rows - episode.seen, 1)
             dues.append(self._nth(episode, watched.slot, need, on_labels=False))
         return min((order for order in dues if order is not None and order > after), default=None)
 
@@ -169,9 +166,9 @@ class Step:
         if self.is_joined(slot, order):
             rows, row = self.joined, int(np.searchsorted(self.joined.order, order))
             place = Place(int(rows.prediction_offset[row]), int(rows.label_offset[row]), float(rows.ts[row]))
-            return self.watch.position("labels", place)
+            return self.positions.of("labels", place)
         row = int(np.searchsorted(self.inputs.order, order))
-        return self.watch.position("predictions", Place(int(self.inputs.offset[row]), 0, float(self.inputs.ts[row])))
+        return self.positions.of("predictions", Place(int(self.inputs.offset[row]), 0, float(self.inputs.ts[row])))
 
     def version_at(self, order: int) -> int:
         """Return the version that made the prediction at this record."""
@@ -190,8 +187,7 @@ class Step:
 
     def finish(self) -> None:
         """Count the rows of the stretch."""
-        roster = self.watch.roster
-        runs = self._runs
+        roster, runs = self.roster, self._runs
         several = Counter(model for model, _ in runs.keys)
         for version, start, end in zip(self._versions, runs.starts, runs.ends, strict=True):
             version.predictions += end - start

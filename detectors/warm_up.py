@@ -11,10 +11,12 @@ from .baseline import Baseline
 from .blocks import Feed
 from .columns import Floats, Ints
 
+LEAST_ROOM_ROWS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class LaneKind:
-    """Say what a lane holds: `numbers` are its signals with values of their own, `shares` how many of the first have a missing share.
+    """What a lane holds: `numbers` are its signals with values of their own, `shares` how many of the first have a missing share.
 
     `binary`: the values are 0 and 1. `careful`: Page-Hinkley watches beside ADWIN. `delta`: significance of each signal's ADWIN.
     """
@@ -35,7 +37,7 @@ class LaneKind:
 
 @dataclass(slots=True)
 class WarmUp:
-    """Collect raw rows for the baseline of a whole lane, or of one signal, whose values lie in `column`.
+    """The raw rows for the baseline of a whole lane, or of one signal, whose values lie in `column`; room grows as they come.
 
     `first` (offset, label offset) and `ts` only where the whole lane warms up.
     """
@@ -52,13 +54,18 @@ class WarmUp:
     @classmethod
     def of_lane(cls, signals: int, rows: int, width: int) -> WarmUp:
         """Return the warm-up of a whole lane."""
-        made = cls(list(range(signals)), rows, 0, np.full((rows, width), np.nan), whole=True)
-        made.first, made.ts = np.zeros((rows, 2), np.int64), np.zeros(rows)
-        return made
+        return cls(list(range(signals)), rows, 0, np.empty((0, width)), whole=True)
+
+    @classmethod
+    def of_signal(cls, signal: int, rows: int, column: int) -> WarmUp:
+        """Return the warm-up of one signal."""
+        return cls([signal], rows, column, np.empty((0, 1)))
 
     def absorb(self, feed: Feed, rows: slice) -> None:
         """Keep raw rows."""
         to = slice(self.filled, self.filled + rows.stop - rows.start)
+        if to.stop > len(self.values):
+            self._grow(to.stop)
         if self.whole:
             self.values[to] = feed.values[rows]
             self.first[to, 0], self.first[to, 1] = feed.offset[rows], feed.label_offset[rows]
@@ -66,6 +73,19 @@ class WarmUp:
         else:
             self.values[to, 0] = feed.values[rows, self.column]
         self.filled = to.stop
+
+    def _grow(self, rows: int) -> None:
+        if rows > self.rows:
+            raise ValueError(f"warm-up must take at most {self.rows} rows, got {rows}")
+        # A model of one row must not cost the memory of one that is watched.
+        size, filled = min(self.rows, max(rows, LEAST_ROOM_ROWS, 2 * len(self.values))), self.filled
+        values = np.empty((size, self.values.shape[1]))
+        values[:filled] = self.values[:filled]
+        self.values = values
+        if self.whole:
+            first, ts = np.empty((size, 2), np.int64), np.empty(size)
+            first[:filled], ts[:filled] = self.first[:filled], self.ts[:filled]
+            self.first, self.ts = first, ts
 
 
 def baseline_of(values: Floats, kind: LaneKind, clip_sd: float, *, is_share: bool) -> Baseline | None:

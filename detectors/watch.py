@@ -1,51 +1,65 @@
 """The watch: signals of admitted and joined rows through baselines, blocks and detectors to episodes and metrics.
 
 One call takes one batch; what it says does not depend on where the log was cut. Sums over rows are exact (blocks.py), full blocks
-of all lanes are handled in the order of the rows that closed them, and a batch is cut where a version begins anew.
+of all lanes are handled in the order of the rows that closed them, and a batch is cut where a version begins anew. What fails at one
+block of a lane, one episode or one row is contained there: the lane begins anew at its next row, the episode is dropped, the row is
+left out of the metrics, and a fault says so; all other models go on as if nothing had been.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..schemas.config import MonitorConfig
 from ..schemas.events import Event, Implicated, MetricsComputed, Position
-from ..schemas.topics import topic_name
-from .agenda import DUE, Agenda, lane_of
-from .blocks import Flow
-from .columns import InputRows, JoinedRows
+from .agenda import DUE, ERROR, INPUTS, METRICS, OUTPUT, Agenda, lane_of
+from .alarms import Alarm, Level, Place
+from .blocks import Block, Flow
+from .columns import InputRows, Ints, JoinedRows
 from .episodes import Tip
-from .lanes import Alarm, Fired, Lane, Place
+from .faults import Fault, contained
+from .lanes import Fired, Lane
+from .metric_sums import Window
 from .metrics import metrics, positive_class
 from .model_table import ModelTable
+from .positions import Positions
 from .roster import Roster
 from .scorekeeper import Scorekeeper, take_joined
-from .step import Step, take_inputs
+from .step import Step, Stretch, take_inputs
 from .versions import Turn, Version, Watched
 from .watch_state import WatchState
 
 MAX_IMPLICATED = 5
 MIN_IMPLICATED_BLOCKS = 2
-INPUTS, OUTPUT, ERROR, METRICS = range(4)
 Told = tuple[int, int, str, Event]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look at a full block: the stretch it lies in, what else is to be looked at there, and the record that closed it."""
+
+    step: Step
+    agenda: Agenda
+    order: int
+    rank: int
+
+
 class Watch:
-    """Watch all models of one partition."""
+    """The watch over all models of one partition."""
 
     def __init__(self, config: MonitorConfig, prefix: str, partition: int, table: ModelTable) -> None:
         self.config = config
-        self.partition = partition
         self.table = table
-        self.topics = {kind: topic_name(prefix, kind) for kind in ("predictions", "labels")}
         self.scores = Scorekeeper(config.metrics_every_rows)
         self.roster = Roster(config, self.scores, table)
-        self.last_label = -1
-        self._state = WatchState(self)
+        self._positions = Positions(prefix, partition)
+        self._last_label = -1
+        self._state = WatchState(self.roster, self._last_label)
         self._told: list[Told] = []
+        self._faults: list[Fault] = []
         self.refused: list[tuple[int, str, str]] = []
 
     def observe(self, inputs: InputRows, joined: JoinedRows) -> list[tuple[int, Event]]:
@@ -58,7 +72,7 @@ class Watch:
             keep[[row for row, _, _ in found.refused]] = False
             inputs = inputs.take(keep)
         if not found.turns and not found.refused:
-            self._step(Step(self, inputs, joined, runs))
+            self._take(Stretch(inputs, joined, runs))
         else:
             self._in_stretches(inputs, joined, found.turns)
         told, self._told = self._told, []
@@ -72,86 +86,103 @@ class Watch:
         row, pair = 0, 0
         for turn, stop, joined_stop in zip((*turns, None), (*here, len(inputs.order)), (*there, len(joined.order)), strict=True):
             if row < stop or pair < joined_stop:
-                self._step(Step(self, take_inputs(inputs, row, stop), take_joined(joined, slice(pair, joined_stop)), None))
+                self._take(Stretch(take_inputs(inputs, row, stop), take_joined(joined, slice(pair, joined_stop))))
             row, pair = stop, joined_stop
             if turn is not None:
                 self.roster.turn(turn)
 
+    def take_faults(self) -> list[Fault]:
+        """Return what failed and was contained since the last call."""
+        faults, self._faults = self._faults, []
+        return faults
+
     def take_dirty(self) -> dict[str, bytes | None]:
         """Return the parts of the state that changed since the last call; None deletes a part."""
-        return self._state.take_dirty()
+        return self._state.take_dirty(self._last_label)
 
     def restore(self, parts: Mapping[str, bytes]) -> None:
         """Take over the newest of every part; raises SnapshotInvalid."""
-        self._state.restore(parts)
+        self._last_label = self._state.restore(parts)
 
-    def _step(self, step: Step) -> None:
-        agenda = step.agenda = Agenda(step.flows(), self._is_open)
-        for order, slot, signal in step.dues():
-            agenda.add_due(order, slot, signal)
+    def _take(self, stretch: Stretch) -> None:
+        step = Step(self.roster, self._positions, stretch, self._last_label)
+        self._last_label = step.last_label
+        agenda = Agenda(step.flows(), self._is_open)
+        for watched in step.touched():
+            for signal in list(watched.book.open):
+                self._wait(step, agenda, watched, signal)
         for order, rank, what in agenda.visits():
             if rank == DUE:
-                self._due(step, order, what)
+                self._due(step, agenda, order, what)
             else:
-                self._block(step, (order, rank), what)
+                self._block(Look(step, agenda, order, rank), what)
         self._score(step)
         step.finish()
 
     def _is_open(self, slot: int, signal: str) -> bool:
         return signal in self.roster.models[slot].book.open
 
-    def _block(self, step: Step, when: tuple[int, int], source: tuple[Flow, int, Fired]) -> None:
+    def _fault(self, problem: BaseException, slot: int, part: str) -> None:
+        self._faults.append(Fault(self.table.name(slot), part, contained(problem)))
+
+    def _block(self, look: Look, source: tuple[Flow, int, Fired]) -> None:
         flow, run, fired = source
         lane = lane_of(flow, run)
         block = flow.take(run)
-        alarms, levels = lane.close(block, fired)
+        try:
+            self._told += self._closed(look, lane, block, fired)
+        except BaseException as problem:  # noqa: BLE001 - one lane must not hurt another
+            self._fault(problem, lane.model, lane.name)
+            lane.begin()
         flow.handled(run, block)
-        book = self.roster.models[lane.model].book
-        if book.open and not levels:
+
+    def _closed(self, look: Look, lane: Lane, block: Block, fired: Fired) -> list[Told]:
+        alarms, levels = lane.close(block, fired)
+        watched = self.roster.models[lane.model]
+        if not alarms and not watched.book.open:
+            return []
+        if not levels:
             level = lane.level(block)
             levels = [] if level is None else [level]
-        if alarms or (levels and book.open):
-            self._tell(step, (self.roster.models[lane.model], lane), (when, Place(*block.last), alarms, levels))
+        version = lane.version if look.rank != INPUTS else look.step.version_at(look.order)
+        position = self._positions.of("labels" if look.rank == ERROR else "predictions", Place(*block.last))
+        tip = Tip(self.table.name(watched.slot), self._positions.topics["predictions"], version, look.order, position, 0, None, ())
+        return self._levels(look, watched, levels, tip) + self._alarms(look, (watched, lane), alarms, tip)
 
-    def _tell(self, step: Step, who: tuple[Watched, Lane], what: tuple[Any, ...]) -> None:
-        watched, lane = who
-        (order, rank), last, alarms, levels = what
-        version = lane.version if rank != INPUTS else step.version_at(order)
-        position = self.position("labels" if rank == ERROR else "predictions", last)
-        book = watched.book
+    def _levels(self, look: Look, watched: Watched, levels: list[Level], tip: Tip) -> list[Told]:
+        told: list[Told] = []
         for level in levels:
-            tip = Tip(self.table.name(watched.slot), self.topics["predictions"], version, order, position, 0, None, ())
-            now = step.labelled(book.open.get(level.signal), watched.slot, order)
-            self._told += [(order, rank, level.signal, event) for event in book.level(level, tip, now)]
+            now = look.step.labelled(watched.book.open.get(level.signal), watched.slot, look.order)
+            told += [(look.order, look.rank, level.signal, event) for event in watched.book.level(level, tip, now)]
+        return told
+
+    def _alarms(self, look: Look, who: tuple[Watched, Lane], alarms: list[Alarm], tip: Tip) -> list[Told]:
+        told: list[Told] = []
+        watched, lane = who
+        book, step, agenda = watched.book, look.step, look.agenda
         for alarm in alarms:
-            tip = self._tip(step, watched, alarm, (order, version, position))
-            now = step.labelled(book.open.get(alarm.signal), watched.slot, order)
-            self._told += [(order, rank, alarm.signal, event) for event in book.alarm(alarm, tip, now)]
-            opened = book.open.get(alarm.signal)
-            if opened is not None:
-                due = step.due(watched, opened)
-                if due is not None:
-                    step.agenda.add_due(due, watched.slot, alarm.signal)
-                if rank == OUTPUT:
+            known = self._tip(look, watched, alarm, tip)
+            now = step.labelled(book.open.get(alarm.signal), watched.slot, look.order)
+            told += [(look.order, look.rank, alarm.signal, event) for event in book.alarm(alarm, known, now)]
+            if alarm.signal in book.open:
+                self._wait(step, agenda, watched, alarm.signal)
+                if look.rank == OUTPUT:
                     for other in watched.versions.values():
                         if other.output is not lane:
-                            step.agenda.follow(other.output, order)
+                            agenda.follow(other.output, look.order)
+        return told
 
-    def _tip(self, step: Step, watched: Watched, alarm: Alarm, where: tuple[int, int, Position]) -> Tip:
-        order, number, position = where
+    def _tip(self, look: Look, watched: Watched, alarm: Alarm, tip: Tip) -> Tip:
         on_labels = alarm.signal == "error"
-        version = watched.versions.get(number)
-        coverage = step.coverage(version, order) if version is not None else None
-        implicated = self._implicated(step, watched, (alarm, order)) if on_labels else ()
-        labelled = alarm.rows if on_labels else 0
-        return Tip(
-            self.table.name(watched.slot), self.topics["predictions"], number, order, position, labelled, coverage, implicated
-        )
+        version = watched.versions.get(tip.version)
+        coverage = look.step.coverage(version, look.order) if version is not None else None
+        implicated = self._implicated(look, watched, alarm) if on_labels else ()
+        return replace(tip, labelled=alarm.rows if on_labels else 0, coverage=coverage, implicated=implicated)
 
-    def _implicated(self, step: Step, watched: Watched, what: tuple[Alarm, int]) -> tuple[Implicated, ...]:
-        (alarm, order), lane = what, watched.inputs
+    def _implicated(self, look: Look, watched: Watched, alarm: Alarm) -> tuple[Implicated, ...]:
+        lane = watched.inputs
         if lane is not None:
-            step.agenda.remember(lane, order)
+            look.agenda.remember(lane, look.order)
         effects = lane.effects_since(alarm.change.offset, MIN_IMPLICATED_BLOCKS) if lane is not None else {}
         for signal, episode in watched.book.open.items():
             if signal.startswith("feature/") and abs(episode.effect) > abs(effects.get(signal, 0.0)):
@@ -161,40 +192,91 @@ class Watch:
         large.sort(key=lambda one: (-abs(one[1]), one[0]))
         return tuple(Implicated(name=name.removeprefix("feature/"), effect=effect) for name, effect in large[:MAX_IMPLICATED])
 
-    def _due(self, step: Step, order: int, what: tuple[int, str]) -> None:
+    def _wait(self, step: Step, agenda: Agenda, watched: Watched, signal: str, after: int | None = None) -> None:
+        """Note the record at which an open episode reaches its next count, if that lies in this stretch."""
+        episode = watched.book.open[signal]
+        try:
+            order = step.due(watched, episode, after)
+        except BaseException as problem:  # noqa: BLE001 - one episode must not hurt another
+            self._drop(problem, watched, signal)
+            return
+        if order is not None:
+            agenda.add_due(order, watched.slot, signal)
+
+    def _due(self, step: Step, agenda: Agenda, order: int, what: tuple[int, str]) -> None:
         slot, signal = what
         watched = self.roster.models[slot]
-        episode = watched.book.open.get(signal)
-        if episode is None or step.due(watched, episode, order - 1) != order:
+        try:
+            if not self._is_due(step, watched, signal, order):
+                return
+            self._told += self._reached(step, watched, signal, order)
+        except BaseException as problem:  # noqa: BLE001 - as above
+            self._drop(problem, watched, signal)
             return
+        if signal in watched.book.open:
+            self._wait(step, agenda, watched, signal, order)
+
+    def _drop(self, problem: BaseException, watched: Watched, signal: str) -> None:
+        self._fault(problem, watched.slot, f"the episode of {signal}")
+        watched.book.open.pop(signal, None)
+
+    def _is_due(self, step: Step, watched: Watched, signal: str, order: int) -> bool:
+        episode = watched.book.open.get(signal)
+        return episode is not None and step.due(watched, episode, order - 1) == order
+
+    def _reached(self, step: Step, watched: Watched, signal: str, order: int) -> list[Told]:
+        book, slot = watched.book, watched.slot
+        episode = book.open[signal]
         model = self.table.name(slot)
         position = step.position_at(order, slot)
         labelled = step.labelled(episode, slot, order)
-        events: list[Any] = watched.book.reached(model, episode, labelled, position) if step.is_joined(slot, order) else []
-        if signal in watched.book.open and not episode.on_labels and step.seen(episode, slot, order) >= self.config.settle_rows:
-            events.append(watched.book.settle(model, episode, labelled, position))
-        self._told += [(order, DUE, signal, event) for event in events]
-        due = step.due(watched, episode, order) if signal in watched.book.open else None
-        if due is not None:
-            step.agenda.add_due(due, slot, signal)
+        events: list[Event] = list(book.reached(model, episode, labelled, position)) if step.is_joined(slot, order) else []
+        if signal in book.open and not episode.on_labels and step.seen(episode, slot, order) >= self.config.settle_rows:
+            events.append(book.settle(model, episode, labelled, position))
+        return [(order, DUE, signal, event) for event in events]
 
     def _score(self, step: Step) -> None:
         rows, slots = step.scored()
+        try:
+            self._count(step, rows, slots)
+        except BaseException as problem:
+            sound = self._sound(rows, slots, np.arange(len(slots)))
+            if len(sound) == len(slots):
+                raise
+            contained(problem)
+            if len(sound):
+                self._count(step, take_joined(rows, sound), slots[sound])
 
-        def regression(slot: int) -> bool:
-            return self.table.task(self.roster.by_slot[slot].model) == "regression"
+    def _sound(self, rows: JoinedRows, slots: Ints, at: Ints) -> Ints:
+        """Return the rows that can be counted, found by halves; nothing is counted yet."""
+        try:
+            self.scores.places(slots[at], take_joined(rows, at), self._is_regression)
+        except BaseException as problem:  # noqa: BLE001 - one row must not hurt another
+            if len(at) == 1:
+                self._fault(problem, self.roster.by_slot[int(slots[at[0]])].model, "metrics of a row")
+                return at[:0]
+            half = len(at) // 2
+            return np.concatenate([self._sound(rows, slots, part) for part in (at[:half], at[half:])])
+        return at
 
-        for slot, row in self.scores.add(slots, rows, regression):
-            order = int(rows.order[row])
+    def _is_regression(self, slot: int) -> bool:
+        return self.table.task(self.roster.by_slot[slot].model) == "regression"
+
+    def _count(self, step: Step, rows: JoinedRows, slots: Ints) -> None:
+        for slot, row in self.scores.add(slots, rows, self._is_regression):
+            window, total = self.scores.turn(slot)
+            version, order = self.roster.by_slot[slot], int(rows.order[row])
             last = Place(int(rows.prediction_offset[row]), int(rows.label_offset[row]), float(rows.ts[row]))
-            event = self._metrics(step, self.roster.by_slot[slot], order, self.position("labels", last))
-            self._told.append((order, METRICS, "", event))
+            where = step.predictions(version, order), order, self._positions.of("labels", last)
+            try:
+                self._told.append((order, METRICS, "", self._metrics(version, window, total, where)))
+            except BaseException as problem:  # noqa: BLE001 - one version must not hurt another
+                self._fault(problem, version.model, f"metrics of version {version.number}")
 
-    def _metrics(self, step: Step, version: Version, order: int, position: Position) -> MetricsComputed:
-        window, total = self.scores.turn(version.slot)
+    def _metrics(self, version: Version, window: Window, total: Window, where: tuple[int, int, Position]) -> MetricsComputed:
+        predictions, order, position = where
         task = self.table.task(version.model)
         positive = positive_class(total, self.table.classes(version.model)) if task == "classification" else None
-        predictions = step.predictions(version, order)
         return MetricsComputed(
             model=self.table.name(version.model),
             version=version.number,
@@ -208,8 +290,3 @@ class Watch:
             counts=self.table.counts(version.model, order),
             computed_at=position,
         )
-
-    def position(self, kind: str, place: Place) -> Position:
-        """Return the position of a row's prediction or label."""
-        offset = place.label_offset if kind == "labels" else place.offset
-        return Position(topic=self.topics[kind], partition=self.partition, offset=offset, ts=place.ts)

@@ -6,7 +6,7 @@ Every part stands for itself, so that only what a batch touched is written again
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,26 +15,24 @@ from ..schemas.errors import SnapshotInvalid
 from .episodes import Episode
 from .lane_state import lane_state, restore_lane
 from .metric_sums import Window
+from .roster import Roster
 from .versions import Version, Watched
-
-if TYPE_CHECKING:
-    from .watch import Watch
 
 PIECE_BYTES = 880_000
 _encoder = msgspec.msgpack.Encoder()
 
 
 class WatchState:
-    """Write and read the state of a watch."""
+    """The state of a roster and its scores, as parts; beside it the offset of the newest joined label."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, roster: Roster, last_label: int) -> None:
+        self._roster = roster
         self._pieces: dict[str, int] = {}
-        self._label_written = watch.last_label
+        self._label_written = last_label
 
-    def take_dirty(self) -> dict[str, bytes | None]:
+    def take_dirty(self, last_label: int) -> dict[str, bytes | None]:
         """Return the parts that changed since the last call."""
-        roster = self._watch.roster
+        roster = self._roster
         parts: dict[str, bytes | None] = {}
         for gone in roster.gone:
             self._put(parts, f"w/{gone}", b"")
@@ -50,9 +48,9 @@ class WatchState:
                     version.dirty = False
         roster.touched.clear()
         roster.fresh_inputs.clear()
-        if self._label_written != self._watch.last_label:
-            parts["w/labels"] = _encoder.encode(self._watch.last_label)
-            self._label_written = self._watch.last_label
+        if self._label_written != last_label:
+            parts["w/labels"] = _encoder.encode(last_label)
+            self._label_written = last_label
         return parts
 
     def _put(self, parts: dict[str, bytes | None], key: str, data: bytes) -> None:
@@ -67,7 +65,7 @@ class WatchState:
             self._pieces.pop(key, None)
 
     def _version_state(self, version: Version) -> Any:
-        scores = self._watch.scores
+        scores = self._roster.scores
         total = scores.totals.get(version.slot)
         windows = (scores.windows.window(version.slot), total)
         return (
@@ -76,18 +74,18 @@ class WatchState:
             [None if window is None else _window_state(window) for window in windows],
         )
 
-    def restore(self, parts: Mapping[str, bytes]) -> None:
-        """Take over parts; raises SnapshotInvalid."""
+    def restore(self, parts: Mapping[str, bytes]) -> int:
+        """Take over parts and return the newest joined label; raises SnapshotInvalid."""
         try:
-            self._restore(parts)
+            return self._restore(parts)
         except (msgspec.DecodeError, msgspec.ValidationError, KeyError, TypeError, ValueError, IndexError) as problem:
             raise SnapshotInvalid(f"state of the watch must be what this version wrote, got {problem!r}") from problem
 
-    def _restore(self, parts: Mapping[str, bytes]) -> None:
+    def _restore(self, parts: Mapping[str, bytes]) -> int:
         pieces: dict[str, dict[int, bytes]] = {}
         for key, data in parts.items():
             if key == "w/labels":
-                self._watch.last_label = self._label_written = int(msgspec.msgpack.decode(data))
+                self._label_written = int(msgspec.msgpack.decode(data))
                 continue
             name, _, number = key.rpartition("/")
             pieces.setdefault(name, {})[int(number)] = data
@@ -97,9 +95,10 @@ class WatchState:
             for name in sorted(whole):
                 if name.startswith(f"w/{kind}/"):
                     self._read(name.split("/")[1:], msgspec.msgpack.decode(whole[name]))
+        return self._label_written
 
     def _read(self, name: list[str], state: Any) -> None:
-        roster, slot = self._watch.roster, int(name[1])
+        roster, slot = self._roster, int(name[1])
         if name[0] == "m":
             generation, layout, predictions, episodes, seen = state
             watched = roster.watched(slot, generation)
@@ -118,9 +117,9 @@ class WatchState:
             restore_lane(version.error, error)
             window, total = (None if one is None else _window(one) for one in windows)
             if window is not None:
-                self._watch.scores.windows.place(version.slot, window)
+                roster.scores.windows.place(version.slot, window)
             if total is not None:
-                self._watch.scores.totals[version.slot] = total
+                roster.scores.totals[version.slot] = total
 
 
 def _model_state(watched: Watched) -> Any:

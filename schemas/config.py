@@ -19,7 +19,7 @@ SLOT: str = Field(
 class Section(BaseModel):
     """Be the base of every settings section: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TopicsConfig(Section):
@@ -50,29 +50,34 @@ class MonitorConfig(Section):
     early_label_s: float = Field(3600.0, gt=0, description="how long a label waits for its prediction")
     max_pending: int = Field(2_000_000, ge=1_000, description="predictions remembered per partition; the oldest give way")
     max_early_labels: int = Field(100_000, ge=100)
-    warm_up_rows: int = Field(500, ge=50, description="rows that make the frozen baseline of a signal")
-    error_block_rows: int = Field(16, ge=1, description="shortest block of the error signal; longer where rows correlate")
-    input_block_rows: int = Field(64, ge=1, description="shortest block of all other signals")
-    max_block_rows: int = Field(1024, ge=1)
-    clip_sd: float = Field(8.0, gt=0, description="a standardised value beyond this counts as this")
+    warm_up_rows: int = Field(500, ge=50, le=100_000, description="rows that make the frozen baseline of a signal")
+    error_block_rows: int = Field(
+        16,
+        ge=1,
+        le=100_000,
+        description="shortest block of the error signal; longer where rows correlate, as long as warm-up allows",
+    )
+    input_block_rows: int = Field(64, ge=1, le=100_000, description="shortest block of all other signals")
+    max_block_rows: int = Field(1024, ge=1, le=100_000, description="one that is to be of use fits into the warm-up")
+    clip_sd: float = Field(8.0, ge=1, le=10_000, description="a standardised value beyond this counts as this")
     adwin_delta: float = Field(0.002, gt=0, lt=1, description="shared among the input signals of a model (Bonferroni)")
-    page_hinkley_delta: float = Field(0.1, ge=0, description="in standard deviations of a block")
-    page_hinkley_threshold: float = Field(20.0, gt=0, description="in standard deviations of a block")
+    page_hinkley_delta: float = Field(0.1, ge=0, le=1e6, description="in standard deviations of a block")
+    page_hinkley_threshold: float = Field(20.0, gt=0, le=1e6, description="in standard deviations of a block")
     min_effect: float = Field(0.2, ge=0, description="an alarm with a smaller effect (sd of a row) opens no episode")
     medium_effect: float = Field(0.5, gt=0)
     high_effect: float = Field(1.0, gt=0)
-    settle_rows: int = Field(4_000, ge=100, description="an episode closes after this many rows without another change")
+    settle_rows: int = Field(4_000, ge=100, le=10**9, description="an episode closes after this many rows without another change")
     milestones: tuple[int, ...] = Field(
         (300, 2_000), description="labelled rows after the change at which an open episode is updated"
     )
-    idle_rows: int = Field(500, ge=1, description="a version unseen for this many rows of its model starts afresh")
+    idle_rows: int = Field(500, ge=1, le=10**9, description="a version unseen for this many rows of its model starts afresh")
     max_versions: int = Field(
         8, ge=1, le=1_000, description="of one model watched at once; one that is idle or barely seen gives way"
     )
     max_new_versions_per_minute: int = Field(
         10, ge=1, le=60_000, description="of one model, once all room is taken; a version named on the models topic always has room"
     )
-    metrics_every_rows: int = Field(1_000, ge=10)
+    metrics_every_rows: int = Field(1_000, ge=10, le=10**9)
 
 
 class DataPlaneConfig(Section):

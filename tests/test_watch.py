@@ -1,5 +1,7 @@
 """The watch as a whole: verdicts do not depend on cuts or restarts; changes are found, quiet streams stay quiet."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -84,3 +86,9 @@ def test_spoilt_state_is_refused() -> None:
     for spoilt in (b"", b"\xff" * 20, parts[key][:-7]):
         with pytest.raises(SnapshotInvalid, match="state of the watch"):
             Watch(QUICK, "driftloop.", 0, table_of(names)).restore({**parts, key: spoilt})
+
+
+def test_nothing_that_the_watch_is_made_of_knows_the_watch() -> None:
+    room = Path(__file__).parent.parent / "detectors"
+    parts = ("step", "agenda", "watch_state", "roster", "lanes", "episodes", "positions", "faults", "versions")
+    assert [name for name in parts if "from .watch import" in (room / f"{name}.py").read_text("utf-8")] == []
