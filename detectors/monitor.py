@@ -16,6 +16,7 @@ from .disputes import Disputes, Rules
 from .early_labels import EarlyLabels
 from .effects import Effects
 from .evictions import Evictions
+from .faults import Fault
 from .inspection import Inspector
 from .intake import Intake
 from .join import Joiner
@@ -57,7 +58,8 @@ class Monitor:
         self._intake = Intake(self.table, self._inspector, config.max_value_bytes)
         self._disputes = Disputes(rules, self.buffer, self.early, self._inspector)
         self._joiner = Joiner(rules, self.table, self.buffer, self.early)
-        self.watch = Watch(config, prefix, partition, self.table)
+        self._faults: list[Fault] = []
+        self.watch = Watch(config, prefix, partition, self.table, self._faults)
         self._evictions = Evictions(config, (self.table, self.watch.roster, self.buffer), self._intake.forget)
         self._parts = MonitorParts(self)
 
@@ -216,12 +218,12 @@ class Monitor:
         counts["dead_lettered"] = len(letters)
         counts.update(f"dead_lettered_{letter.disposition}" for letter in letters)
         counts.update(name for _, _, name in self.table.increments)
-        faults = self.watch.take_faults()
-        if faults:
-            counts["watch_faults"] = len(faults)
+        if self._faults:
+            counts["watch_faults"] = len(self._faults)
             self.notices += dict.fromkeys(
-                f"the watch of {fault.model} begins {fault.part} anew: {fault.message}" for fault in faults
+                f"the watch of {fault.model} begins {fault.part} anew: {fault.message}" for fault in self._faults
             )
+            self._faults.clear()
         for name, count in counts.items():
             self.counters[name] = self.counters.get(name, 0) + count
         notices = self.notices + self.limits.take(*self._disputes.clock)

@@ -48,9 +48,11 @@ class Look:
 
 
 class Watch:
-    """The watch over all models of one partition."""
+    """The watch over all models of one partition; `faults` is where it puts what failed and was contained."""
 
-    def __init__(self, config: MonitorConfig, prefix: str, partition: int, table: ModelTable) -> None:
+    def __init__(
+        self, config: MonitorConfig, prefix: str, partition: int, table: ModelTable, faults: list[Fault] | None = None
+    ) -> None:
         self.config = config
         self.table = table
         self.scores = Scorekeeper(config.metrics_every_rows)
@@ -59,7 +61,7 @@ class Watch:
         self._last_label = -1
         self._state = WatchState(self.roster, self._last_label)
         self._told: list[Told] = []
-        self._faults: list[Fault] = []
+        self.faults: list[Fault] = [] if faults is None else faults
         self.refused: list[tuple[int, str, str]] = []
 
     def observe(self, inputs: InputRows, joined: JoinedRows) -> list[tuple[int, Event]]:
@@ -91,11 +93,6 @@ class Watch:
             if turn is not None:
                 self.roster.turn(turn)
 
-    def take_faults(self) -> list[Fault]:
-        """Return what failed and was contained since the last call."""
-        faults, self._faults = self._faults, []
-        return faults
-
     def take_dirty(self) -> dict[str, bytes | None]:
         """Return the parts of the state that changed since the last call; None deletes a part."""
         return self._state.take_dirty(self._last_label)
@@ -123,7 +120,7 @@ class Watch:
         return signal in self.roster.models[slot].book.open
 
     def _fault(self, problem: BaseException, slot: int, part: str) -> None:
-        self._faults.append(Fault(self.table.name(slot), part, contained(problem)))
+        self.faults.append(Fault(self.table.name(slot), part, contained(problem)))
 
     def _block(self, look: Look, source: tuple[Flow, int, Fired]) -> None:
         flow, run, fired = source

@@ -41,13 +41,12 @@ def run(stream: Stream, sizes: list[int], *, restored: bool = False) -> tuple[li
     table, parts = table_of(NAMES), {}
     watch = Watch(CONFIG, "driftloop.", 0, table)
     told: list[tuple[int, Event]] = []
-    faults: list[Fault] = []
+    faults: list[Fault] = watch.faults
     for inputs, joined in stream.batches(sizes):
         told += watch.observe(inputs, joined)
-        faults += watch.take_faults()
         if restored:
             parts |= {key: data for key, data in watch.take_dirty().items() if data is not None}
-            watch = Watch(CONFIG, "driftloop.", 0, table)
+            watch = Watch(CONFIG, "driftloop.", 0, table, faults)
             watch.restore(parts)
     return told, faults
 
@@ -202,5 +201,5 @@ def test_an_interrupt_is_not_contained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_quiet_watch_has_no_faults() -> None:
     watch = Watch(CONFIG, "driftloop.", 0, table_of(NAMES))
-    assert watch.take_faults() == []
+    assert watch.faults == []
     assert play(two_models(), CONFIG, [700], NAMES) == run(two_models(), [700])[0]

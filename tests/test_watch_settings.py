@@ -103,7 +103,7 @@ def test_the_watch_never_raises_and_says_the_same_however_it_is_cut(
     told = []
     for inputs, joined in stream.batches([size]):
         told += watch.observe(inputs, joined)
-    assert watch.take_faults() == []
+    assert watch.faults == []
     assert told == play(stream, config, [10 * ROWS])
 
 
