@@ -210,7 +210,7 @@ class Lane:
             at = self.bank.width + number
             if self.detectors[at] or self.baselines[at] is None:
                 continue
-            self._watch(at)
+            self.watch(at)
             for detector in self.detectors[at]:
                 for _ in range(min(self.history.count - 1 - self.since[at], MAX_SLEPT_BLOCKS)):
                     detector.update(0.0)
@@ -218,7 +218,8 @@ class Lane:
         if woken:
             self.rearm()
 
-    def _watch(self, at: int) -> None:
+    def watch(self, at: int) -> None:
+        """Give a signal new detectors."""
         self.detectors[at] = [Adwin(self.kind.delta)]
         if self.kind.careful:
             self.detectors[at].append(PageHinkley(self.config.page_hinkley_delta, self.config.page_hinkley_threshold))
@@ -291,9 +292,9 @@ class Lane:
         if at < self.bank.width and found is not None:
             self.bank.center[self.index, at], self.bank.factor[self.index, at] = found.center, UNIT / found.scale
         if found is not None and (at < self.bank.width or found.mean > 0.0):
-            self._watch(at)
+            self.watch(at)
 
-    def _prime(self, signals: list[int], blocks: int) -> None:
+    def prime(self, signals: list[int], blocks: int) -> None:
         """Let the detectors see the newest blocks, which the baselines were made of."""
         past, size = self.history.newest(blocks), int(self.bank.block_rows[self.index])
         means = past.means.T.tolist() if past.present is None else None
@@ -348,7 +349,7 @@ class Lane:
 
     def _armed(self, signals: list[int], blocks: int) -> list[Level]:
         levels = []
-        self._prime(signals, blocks)
+        self.prime(signals, blocks)
         for at in signals:
             self.since[at] = self.history.count - blocks
             known = self.baselines[at]

@@ -23,14 +23,12 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class MonitorParts:
-    """Follow a monitor's state."""
+    """What changed of a monitor's state."""
 
     def __init__(self, monitor: Monitor) -> None:
         self.monitor = monitor
-        self.seal = Seal(monitor.config)
+        self.seal = Seal()
         self.buffer = PendingParts(monitor.buffer)
-        self._watch: dict[str, bytes] = {}
-        self._untold: dict[str, bytes | None] = {}
         self._clock = b""
 
     def take_dirty(self) -> dict[str, bytes | None]:
@@ -43,19 +41,16 @@ class MonitorParts:
         clock = self._encoded_clock()
         if clock != self._clock:
             found["i/s"] = self._clock = clock
-        self._follow_watch()
-        found |= self._untold
-        self._untold = {}
+        found |= monitor.watch.take_dirty()
         return {name: None if data is None else self.seal.close(data) for name, data in found.items()}
 
     def whole(self) -> dict[str, bytes]:
         """Return all sealed parts; the next `take_dirty` is not changed by it."""
         monitor = self.monitor
-        self._follow_watch()
         found: dict[str, bytes | None] = {f"i/{name}": data for name, data in self.buffer.whole().items()}
         found |= {f"i/e/{name}": data for name, data in monitor.early.parts(whole=True).items()}
         found |= {f"i/t/{slot}": data for slot, data in monitor.table.whole().items()}
-        found |= {"i/s": self._encoded_clock(), **self._watch}
+        found |= {"i/s": self._encoded_clock(), **monitor.watch.whole()}
         return {name: self.seal.close(data) for name, data in found.items() if data is not None}
 
     def restore(self, parts: Mapping[str, bytes]) -> None:
@@ -65,8 +60,8 @@ class MonitorParts:
         bodies = {name: self.seal.open(name, data) for name, data in parts.items()}
         try:
             self._restore({name.removeprefix(INTAKE): body for name, body in bodies.items() if name.startswith(INTAKE)})
-            self._watch = {name: body for name, body in bodies.items() if name.startswith(WATCH)}
-            self.monitor.watch.restore(self._watch)
+            watched = {name: body for name, body in bodies.items() if name.startswith(WATCH)}
+            self.monitor.notices += self.monitor.watch.restore(watched)
         except (msgspec.DecodeError, KeyError, ValueError, TypeError, IndexError) as problem:
             raise SnapshotInvalid(f"state must be whole: {type(problem).__name__}: {problem}") from problem
 
@@ -84,11 +79,3 @@ class MonitorParts:
         monitor, buffer = self.monitor, self.monitor.buffer
         clock = monitor.stream_time_ms, monitor.order, monitor.now_ms, monitor.counters, buffer.tail, buffer.head
         return _encode((*clock, monitor.table.place_state(), monitor.limits.state()))
-
-    def _follow_watch(self) -> None:
-        for name, data in self.monitor.watch.take_dirty().items():
-            self._untold[name] = data
-            if data is None:
-                self._watch.pop(name, None)
-            else:
-                self._watch[name] = data

@@ -9,30 +9,17 @@ import msgspec
 import xxhash
 
 from .. import __version__
-from ..schemas.config import MonitorConfig
 from ..schemas.errors import SnapshotInvalid
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_PART_BYTES = 900_000
-STATE_FIELDS = (
-    "warm_up_rows",
-    "error_block_rows",
-    "input_block_rows",
-    "max_block_rows",
-    "clip_sd",
-    "adwin_delta",
-    "page_hinkley_delta",
-    "page_hinkley_threshold",
-    "idle_rows",
-)
-"""The settings that numbers in the state depend on; the others may change between a snapshot and its restore."""
+DETECTORS = "w/"
 
 
 class _Envelope(msgspec.Struct, array_like=True, frozen=True):
     schema: int
     driftloop: str
     river: str
-    config: str
     checksum: int
     body: bytes
 
@@ -43,16 +30,14 @@ _whole = msgspec.msgpack.Decoder(dict[str, bytes])
 
 
 class Seal:
-    """Put parts into envelopes and take them out again, for one configuration."""
+    """The envelope of parts: what wrote them. The settings that a part depends on lie inside it, as it alone begins anew under others."""
 
-    def __init__(self, config: MonitorConfig, river: str | None = None) -> None:
-        said = {name: getattr(config, name) for name in STATE_FIELDS}
-        self.config = f"{xxhash.xxh3_64_intdigest(msgspec.json.encode(said)):016x}"
+    def __init__(self, river: str | None = None) -> None:
         self.river = version("river") if river is None else river
 
     def close(self, body: bytes) -> bytes:
         """Return the envelope of a part."""
-        return _encode(_Envelope(SCHEMA, __version__, self.river, self.config, xxhash.xxh3_64_intdigest(body), body))
+        return _encode(_Envelope(SCHEMA, __version__, self.river, xxhash.xxh3_64_intdigest(body), body))
 
     def open(self, name: str, data: bytes) -> bytes:
         """Return the part in an envelope; raises SnapshotInvalid saying what is wrong with it."""
@@ -66,13 +51,8 @@ class Seal:
             )
         if xxhash.xxh3_64_intdigest(found.body) != found.checksum:
             raise SnapshotInvalid(f"state must match its checksum {found.checksum:016x}, it is damaged (part {name})")
-        if _minor(found.river) != _minor(self.river):
+        if name.startswith(DETECTORS) and _minor(found.river) != _minor(self.river):
             raise SnapshotInvalid(f"state must be of River {_minor(self.river)}, got {found.river} (part {name})")
-        if found.config != self.config:
-            raise SnapshotInvalid(
-                f"state must be of the present configuration {self.config}, got {found.config}: one of {', '.join(STATE_FIELDS)} "
-                f"was changed (part {name})"
-            )
         return found.body
 
 

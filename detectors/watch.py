@@ -97,9 +97,14 @@ class Watch:
         """Return the parts of the state that changed since the last call; None deletes a part."""
         return self._state.take_dirty(self._last_label)
 
-    def restore(self, parts: Mapping[str, bytes]) -> None:
-        """Take over the newest of every part; raises SnapshotInvalid."""
+    def whole(self) -> dict[str, bytes]:
+        """Return all parts of the state."""
+        return self._state.whole(self._last_label)
+
+    def restore(self, parts: Mapping[str, bytes]) -> list[str]:
+        """Take over the newest of every part and tell what begins anew under other settings; raises SnapshotInvalid."""
         self._last_label = self._state.restore(parts)
+        return [f"begun anew: {count} x {reason}" for reason, count in sorted(self._state.begun_anew.items())]
 
     def _take(self, stretch: Stretch) -> None:
         step = Step(self.roster, self._positions, stretch, self._last_label)

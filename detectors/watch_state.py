@@ -5,6 +5,7 @@ Every part stands for itself, so that only what a batch touched is written again
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..schemas.errors import SnapshotInvalid
 from .episodes import Episode
-from .lane_state import lane_state, restore_lane
+from .lane_seal import sealed, unseal
 from .metric_sums import Window
 from .roster import Roster
 from .versions import Version, Watched
@@ -29,6 +30,7 @@ class WatchState:
         self._roster = roster
         self._pieces: dict[str, int] = {}
         self._label_written = last_label
+        self.begun_anew: Counter[str] = Counter()
 
     def take_dirty(self, last_label: int) -> dict[str, bytes | None]:
         """Return the parts that changed since the last call."""
@@ -41,7 +43,7 @@ class WatchState:
             watched = roster.models[slot]
             self._put(parts, f"w/m/{slot}", _encoder.encode(_model_state(watched)))
             if slot in roster.fresh_inputs and watched.inputs is not None:
-                self._put(parts, f"w/i/{slot}", _encoder.encode(lane_state(watched.inputs)))
+                self._put(parts, f"w/i/{slot}", _encoder.encode(sealed(watched.inputs)))
             for number, version in watched.versions.items():
                 if version.dirty:
                     self._put(parts, f"w/v/{slot}/{number}", _encoder.encode(self._version_state(version)))
@@ -52,6 +54,23 @@ class WatchState:
             parts["w/labels"] = _encoder.encode(last_label)
             self._label_written = last_label
         return parts
+
+    def whole(self, last_label: int) -> dict[str, bytes]:
+        """Return all parts; what the next `take_dirty` gives is not changed by it."""
+        roster = self._roster
+        found = {"w/labels": _encoder.encode(last_label)}
+        for slot, watched in roster.models.items():
+            states = {f"w/m/{slot}": _model_state(watched)}
+            if watched.inputs is not None:
+                states[f"w/i/{slot}"] = sealed(watched.inputs)
+            states |= {f"w/v/{slot}/{number}": self._version_state(version) for number, version in watched.versions.items()}
+            for key, state in states.items():
+                data = _encoder.encode(state)
+                found |= {
+                    f"{key}/{number}": data[first : first + PIECE_BYTES]
+                    for number, first in enumerate(range(0, len(data), PIECE_BYTES))
+                }
+        return found
 
     def _put(self, parts: dict[str, bytes | None], key: str, data: bytes) -> None:
         count = -(-len(data) // PIECE_BYTES)
@@ -70,7 +89,7 @@ class WatchState:
         windows = (scores.windows.window(version.slot), total)
         return (
             *(version.predictions, version.labelled, version.last_seen),
-            *(lane_state(version.output), lane_state(version.error)),
+            *(sealed(version.output), sealed(version.error)),
             [None if window is None else _window_state(window) for window in windows],
         )
 
@@ -108,14 +127,18 @@ class WatchState:
         elif name[0] == "i":
             watched = roster.models[slot]
             watched.inputs = roster.inputs_lane(slot, watched.layout)
-            restore_lane(watched.inputs, state)
+            self.begun_anew.update(unseal(watched.inputs, state))
         else:
             version = roster.version(slot, int(name[2]))
             version.predictions, version.labelled, version.last_seen, output, error, windows = state
             version.dirty = False
-            restore_lane(version.output, output)
-            restore_lane(version.error, error)
+            self.begun_anew.update(unseal(version.output, output) + unseal(version.error, error))
             window, total = (None if one is None else _window(one) for one in windows)
+            if window is not None and window.rows >= roster.scores.every_rows:
+                # A window that is longer than one may be now counts as told.
+                total = Window(0, 0) if total is None else total
+                total.add(window)
+                window = None
             if window is not None:
                 roster.scores.windows.place(version.slot, window)
             if total is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +21,13 @@ class Section(BaseModel):
     """Be the base of every settings section: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """The mark of a setting that saved numbers of these lanes depend on: where it changed, they warm up anew."""
+
+    lanes: tuple[str, ...] = ("inputs", "output", "error")
 
 
 class TopicsConfig(Section):
@@ -50,16 +58,22 @@ class MonitorConfig(Section):
     early_label_s: float = Field(3600.0, gt=0, description="how long a label waits for its prediction")
     max_pending: int = Field(2_000_000, ge=1_000, description="predictions remembered per partition; the oldest give way")
     max_early_labels: int = Field(100_000, ge=100)
-    warm_up_rows: int = Field(500, ge=50, le=100_000, description="rows that make the frozen baseline of a signal")
-    error_block_rows: int = Field(
+    warm_up_rows: Annotated[int, Shapes()] = Field(
+        500, ge=50, le=100_000, description="rows that make the frozen baseline of a signal"
+    )
+    error_block_rows: Annotated[int, Shapes(("error",))] = Field(
         16,
         ge=1,
         le=100_000,
         description="shortest block of the error signal; longer where rows correlate, as long as warm-up allows",
     )
-    input_block_rows: int = Field(64, ge=1, le=100_000, description="shortest block of all other signals")
-    max_block_rows: int = Field(1024, ge=1, le=100_000, description="one that is to be of use fits into the warm-up")
-    clip_sd: float = Field(8.0, ge=1, le=10_000, description="a standardised value beyond this counts as this")
+    input_block_rows: Annotated[int, Shapes(("inputs", "output"))] = Field(
+        64, ge=1, le=100_000, description="shortest block of all other signals"
+    )
+    max_block_rows: Annotated[int, Shapes()] = Field(
+        1024, ge=1, le=100_000, description="one that is to be of use fits into the warm-up"
+    )
+    clip_sd: Annotated[float, Shapes()] = Field(8.0, ge=1, le=10_000, description="a standardised value beyond this counts as this")
     adwin_delta: float = Field(0.002, gt=0, lt=1, description="shared among the input signals of a model (Bonferroni)")
     page_hinkley_delta: float = Field(0.1, ge=0, le=1e6, description="in standard deviations of a block")
     page_hinkley_threshold: float = Field(20.0, gt=0, le=1e6, description="in standard deviations of a block")

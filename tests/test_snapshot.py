@@ -1,10 +1,15 @@
 """Snapshots: nothing is trusted that must not be, and saving does not disturb."""
 
+from contextlib import suppress
+
 import msgspec
 import pytest
+from pydantic import ValidationError
 
+from driftloop.detectors.lane_seal import SHAPING
 from driftloop.detectors.monitor import Monitor
 from driftloop.detectors.snapshot import MAX_PART_BYTES, Seal, pack_parts, unpack_parts
+from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.errors import SnapshotInvalid
 from driftloop.tests.monitor_logs import play, small, told, traffic
 
@@ -72,24 +77,73 @@ def test_a_missing_part_is_seen(prefix: str) -> None:
 
 
 def test_another_schema_is_refused() -> None:
-    found = msgspec.msgpack.decode(Seal(CONFIG).close(b"x"))
+    found = msgspec.msgpack.decode(Seal().close(b"x"))
     newer = msgspec.msgpack.encode([found[0] + 1, *found[1:]])
-    with pytest.raises(SnapshotInvalid, match="schema 1, got 2"):
-        Seal(CONFIG).open("i/s", newer)
+    with pytest.raises(SnapshotInvalid, match="schema 2, got 3"):
+        Seal().open("i/s", newer)
 
 
 def test_another_river_is_refused_and_a_patch_is_not() -> None:
-    data = Seal(CONFIG, "0.26.1").close(b"x")
-    assert Seal(CONFIG, "0.26.9").open("i/s", data) == b"x"
+    data = Seal("0.26.1").close(b"x")
+    assert Seal("0.26.9").open("w/i/0/0", data) == b"x"
     with pytest.raises(SnapshotInvalid, match=r"River 0.27, got 0.26.1"):
-        Seal(CONFIG, "0.27.0").open("i/s", data)
+        Seal("0.27.0").open("w/i/0/0", data)
+    assert Seal("0.27.0").open("i/s", data) == b"x"
 
 
-def test_only_settings_that_give_the_state_its_meaning_count() -> None:
-    data = Seal(CONFIG).close(b"x")
-    assert Seal(small(max_future_s=1, settle_rows=100)).open("i/s", data) == b"x"
-    with pytest.raises(SnapshotInvalid, match="clip_sd"):
-        Seal(small(clip_sd=3)).open("i/s", data)
+def changed(field: str) -> MonitorConfig:
+    """Return the configuration with another value of one setting."""
+    value = getattr(CONFIG, field)
+    if isinstance(value, tuple):
+        return CONFIG.model_copy(update={field: (70, 90)})
+    for factor in (0.5, 2):
+        with suppress(ValidationError):
+            return MonitorConfig(**CONFIG.model_dump() | {field: type(value)(value * factor)})
+    raise AssertionError(f"no other value for {field}")
+
+
+@pytest.mark.parametrize("field", MonitorConfig.model_fields)
+def test_a_changed_setting_starts_anew_what_depends_on_it_and_nothing_else(field: str) -> None:
+    monitor, rest = half()
+    other = Monitor.restore(changed(field), "driftloop.", 0, unpack_parts(monitor.snapshot()))
+    assert other.pending == monitor.pending
+    assert other.counters == monitor.counters
+    shaped = SHAPING.get(field, ())
+    for slot, was in monitor.watch.roster.models.items():
+        now = other.watch.roster.models[slot]
+        assert now.predictions == was.predictions > 300
+        assert now.inputs is not None
+        assert was.inputs is not None
+        assert (now.inputs.baselines == was.inputs.baselines) == ("inputs" not in shaped)
+        for number, version in was.versions.items():
+            twin = now.versions[number]
+            assert (twin.predictions, twin.labelled) == (version.predictions, version.labelled)
+            assert (twin.error.baselines == version.error.baselines) == ("error" not in shaped)
+            rows = [
+                held.scores.windows.window(one.slot).rows + held.scores.totals[one.slot].rows
+                for held, one in ((monitor.watch, version), (other.watch, twin))
+            ]
+            assert rows[0] == rows[1] > 250
+    effects = play(other, rest, 50)
+    assert effects.counters["joined"] == len([one for one in rest if one.topic == "labels"])
+    is_told = bool(shaped) or field in ("adwin_delta", "page_hinkley_delta", "page_hinkley_threshold")
+    assert is_told == any(line.startswith("begun anew") for line in effects.notices)
+    assert all(shaped or " detector: " in line for line in effects.notices)
+
+
+def test_another_threshold_starts_only_its_detector_anew() -> None:
+    monitor, _ = half()
+    parts = unpack_parts(monitor.snapshot())
+    other = Monitor.restore(small(page_hinkley_threshold=7.0), "driftloop.", 0, parts)
+    for slot, was in monitor.watch.roster.models.items():
+        now, then = other.watch.roster.models[slot].versions[1].error, was.versions[1].error
+        for mine, its in zip(now.detectors[0], then.detectors[0], strict=True):
+            if its.name == "adwin":
+                assert mine.state() == its.state()
+            else:
+                assert mine.parameters()["threshold"] == 7.0
+    back = Monitor.restore(CONFIG, "driftloop.", 0, parts)
+    assert back.snapshot() == monitor.snapshot()
 
 
 def test_a_snapshot_must_be_one() -> None:
