@@ -14,10 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from .columns import Floats, Ints
+from .scratch import Scratch
 
 UNIT = float(2**20)
-# Fresh memory of a batch costs a page fault each 4 kB; beyond this many numbers it is given back all the same.
-KEPT_ROOM = 1_000_000
 
 
 @dataclass(slots=True)
@@ -81,7 +80,7 @@ class Tap(Protocol):
 class Bank:
     """Keep transforms and running block sums of all lanes with `width` signals, in arrays over lanes that grow by doubling."""
 
-    def __init__(self, width: int, clip_sd: float) -> None:
+    def __init__(self, width: int, clip_sd: float, scratch: Scratch | None = None) -> None:
         self.width = width
         self.limit = max(clip_sd, 1.0) * UNIT
         self.taps: list[Tap | None] = []
@@ -96,7 +95,7 @@ class Bank:
         self.block_rows = np.ones(0, np.int64)
         self.slow = np.zeros(0, np.bool_)
         self.raw = np.zeros(0, np.bool_)
-        self._room = np.empty((0, width))
+        self._scratch = Scratch() if scratch is None else scratch
         self.first = np.zeros((0, 2), np.int64)
         self.first_ts = np.zeros(0)
 
@@ -150,12 +149,7 @@ class Bank:
 
     def standardise(self, values: Floats, lanes: Ints | slice) -> Floats:
         """Return z in whole units of 2^-20, NaN where missing; it lasts until the next call."""
-        if values.size > KEPT_ROOM:
-            z = np.empty(values.shape)
-        else:
-            if len(self._room) < len(values):
-                self._room = np.empty(values.shape)
-            z = self._room[: len(values)]
+        z = self._scratch.take(values.shape)
         with np.errstate(over="ignore", invalid="ignore"):
             np.subtract(values, self.center[lanes], out=z)
             z *= self.factor[lanes]

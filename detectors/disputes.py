@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .admission import label_problem
 from .columns import Ints
-from .early_labels import EarlyLabel, EarlyLabels
+from .early_labels import MAX_LABEL_BYTES, EarlyLabel, EarlyLabels
 from .inspection import Inspector
 from .model_table import ModelTable
 from .outputs import mark_of
@@ -158,9 +158,16 @@ class Disputes:
             key = letter.key
             model = key.decode() if key is not None else ""
             label = EarlyLabel(ident, model, value, order, int(labels.time_ms[at]), letter)
-            evicted = self.early.add(label)
-            if evicted is not None:
+            if label.size_bytes > MAX_LABEL_BYTES:
+                size = f"it must be at most {MAX_LABEL_BYTES} bytes with its headers to be held, got {label.size_bytes}"
+                self._refuse(label, order, "too_large", f"{UNJOINABLE}, or wait for it; {size}")
+                return
+            for evicted in self.early.add(label):
+                self.inspector.limits.note(order, self._full_of(), "the oldest labels without a prediction give way to new ones")
                 self._give_up(evicted, order)
+
+    def _full_of(self) -> str:
+        return "max_early_labels" if len(self.early) >= self.early.limit else "max_early_bytes"
 
     def _held(self, ident: bytes, row: int) -> Held | None:
         if ident not in self._ids:

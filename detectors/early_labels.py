@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ..schemas.dead_letters import DeadLetter
 from ..schemas.events import Scalar
+from .pending import Ids
 
 CHUNK_BYTES = 262_144
 CHUNK_LABELS = 512
+PER_LABEL_BYTES = 1_000
+PER_HEADER_BYTES = 150
+MAX_LABEL_BYTES = CHUNK_BYTES // 2
 
 
 class EarlyLabel(msgspec.Struct, array_like=True):
-    """Be one early label: `letter` is what becomes of its record if nothing joins it."""
+    """One early label: `letter` is what becomes of its record if nothing joins it."""
 
     ident: bytes
     model: str
@@ -25,18 +32,28 @@ class EarlyLabel(msgspec.Struct, array_like=True):
     letter: DeadLetter
     chunk: int = 0
 
+    @property
+    def size_bytes(self) -> int:
+        """Return about how many bytes it takes."""
+        letter = self.letter
+        said = sum(PER_HEADER_BYTES + len(name) + len(value or b"") for name, value in letter.headers)
+        return PER_LABEL_BYTES + len(letter.value or b"") + len(letter.key or b"") + said
+
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(list[EarlyLabel])
 
 
 class EarlyLabels:
-    """Keep early labels by id, oldest first."""
+    """Early labels by id, oldest first: at most `limit` of them and `limit_bytes` with their records."""
 
-    def __init__(self, limit_ms: int, limit: int) -> None:
+    def __init__(self, limit_ms: int, limit: int, limit_bytes: int) -> None:
         self.limit_ms = limit_ms
         self.limit = limit
+        self.limit_bytes = limit_bytes
+        self.size_bytes = 0
         self._held: dict[bytes, EarlyLabel] = {}
+        self._lows: Counter[int] = Counter()
         self._chunks: dict[int, dict[bytes, EarlyLabel]] = {}
         self._dirty: set[int] = set()
         self._chunk = 0
@@ -46,30 +63,43 @@ class EarlyLabels:
         """Return the number of labels kept."""
         return len(self._held)
 
-    def lows(self) -> set[int]:
-        """Return the first 64 bits of each id."""
-        return {int.from_bytes(ident[:8], "little") for ident in self._held}
+    def among(self, ids: Ids) -> NDArray[np.bool_]:
+        """Return which of these ids may have a label here, by their first 64 bits."""
+        # Work must grow with the rows at hand, not with the labels held.
+        return np.fromiter(map(self._lows.__contains__, ids[:, 0].tolist()), np.bool_, len(ids))
 
     def find(self, ident: bytes) -> EarlyLabel | None:
         """Return the label of an id."""
         return self._held.get(ident)
 
-    def add(self, label: EarlyLabel) -> EarlyLabel | None:
-        """Keep a label; return the oldest where it had to give way."""
-        letter = label.letter
-        size_bytes = 200 + len(letter.value or b"") + sum(len(name) + len(value or b"") for name, value in letter.headers)
+    def add(self, label: EarlyLabel) -> list[EarlyLabel]:
+        """Keep a label; return the oldest ones that had to give way."""
+        size_bytes = label.size_bytes
         if self._chunk_bytes + size_bytes > CHUNK_BYTES or len(self._chunks.get(self._chunk, ())) >= CHUNK_LABELS:
             self._chunk, self._chunk_bytes = self._chunk + 1, 0
         self._chunk_bytes += size_bytes
         label.chunk = self._chunk
-        self._held[label.ident] = label
-        self._chunks.setdefault(label.chunk, {})[label.ident] = label
+        self._hold(label)
         self._dirty.add(label.chunk)
-        return self.remove(next(iter(self._held))) if len(self._held) > self.limit else None
+        gone = []
+        while len(self._held) > self.limit or (self.size_bytes > self.limit_bytes and len(self._held) > 1):
+            gone.append(self.remove(next(iter(self._held))))
+        return gone
+
+    def _hold(self, label: EarlyLabel) -> None:
+        self._held[label.ident] = label
+        self._lows[_low(label.ident)] += 1
+        self.size_bytes += label.size_bytes
+        self._chunks.setdefault(label.chunk, {})[label.ident] = label
 
     def remove(self, ident: bytes) -> EarlyLabel:
         """Let go of the label of an id."""
         label = self._held.pop(ident)
+        low = _low(ident)
+        self._lows[low] -= 1
+        if not self._lows[low]:
+            del self._lows[low]
+        self.size_bytes -= label.size_bytes
         del self._chunks[label.chunk][ident]
         self._dirty.add(label.chunk)
         return label
@@ -99,7 +129,10 @@ class EarlyLabels:
         """Take over chunks; raises msgspec.DecodeError."""
         labels = [label for data in parts.values() for label in _decoder.decode(data)]
         for label in sorted(labels, key=lambda label: label.order):
-            self._held[label.ident] = label
-            self._chunks.setdefault(label.chunk, {})[label.ident] = label
+            self._hold(label)
         # The newest chunk is closed: how full it is was not written down.
         self._chunk = max(self._chunks, default=-1) + 1
+
+
+def _low(ident: bytes) -> int:
+    return int.from_bytes(ident[:8], "little")

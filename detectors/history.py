@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .blocks import Block, Blocks
 from .columns import Floats, Ints
+
+LEAST_BLOCKS = 8
 
 
 @dataclass(slots=True)
@@ -40,7 +44,8 @@ class History:
         self.rows = 1
         self._capacity = capacity
         # The newest blocks lie in a row, so that a column is a slice; once the room is used up they move to the front.
-        size = capacity + max(capacity // 4, 16)
+        self._room = capacity + max(capacity // 4, 16)
+        size = min(self._room, LEAST_BLOCKS)
         self._means = np.zeros((size, width))
         self._present: Ints | None = None
         self._first = np.zeros((size, 2), np.int64)
@@ -54,7 +59,7 @@ class History:
     def push(self, block: Block) -> None:
         """Add a block."""
         if self._end == len(self._ts):
-            self._move(self._capacity - 1)
+            self._make_room(1)
         at = self._end
         self._means[at] = block.means
         if block.present is not None or self._present is not None:
@@ -72,7 +77,7 @@ class History:
         self.count += stop - start
         start = max(start, stop - self._capacity)
         if self._end + stop - start > len(self._ts):
-            self._move(self._capacity - (stop - start))
+            self._make_room(stop - start)
         to = slice(self._end, self._end + stop - start)
         self._means[to] = blocks.means[start:stop]
         present = None if blocks.present is None else blocks.present[start:stop]
@@ -82,6 +87,15 @@ class History:
         self._ts[to] = blocks.first_ts[start:stop]
         self.rows = blocks.rows[start]
         self._end = to.stop
+
+    def _make_room(self, blocks: int) -> None:
+        """Make room for more blocks: grow by doubling as far as that goes, as most lanes of barely seen models never need it all."""
+        if self._end + blocks > self._room:
+            self._move(self._capacity - blocks)
+        if self._end + blocks > len(self._ts):
+            size = min(self._room, max(2 * len(self._ts), self._end + blocks))
+            self._means, self._first, self._ts = (_grown(column, size) for column in (self._means, self._first, self._ts))
+            self._present = None if self._present is None else _grown(self._present, size)
 
     def _move(self, keep: int) -> None:
         keep = min(keep, self._end)
@@ -120,7 +134,14 @@ class History:
     def restore(self, past: Past, count: int) -> None:
         """Take over what `newest` gave of a history of `count` blocks."""
         size = len(past.ts)
+        self._make_room(size)
         self.count, self.rows, self._end = count, past.rows, size
         self._means[:size], self._first[:size], self._ts[:size] = past.means, past.first, past.ts
         if past.present is not None:
             self._set_present(slice(0, size), past.present, past.rows)
+
+
+def _grown(column: NDArray[Any], size: int) -> NDArray[Any]:
+    grown = np.zeros((size, *column.shape[1:]), column.dtype)
+    grown[: len(column)] = column
+    return grown

@@ -134,7 +134,7 @@ class Joiner:
         (predictions, labels, match), (odd, odd_labels) = rows, repeated
         odd |= existing[0] >= 0
         if len(self.early):
-            odd |= np.isin(predictions.ids[:, 0], np.array(list(self.early.lows()), np.uint64))
+            odd |= self.early.among(predictions.ids)
         odd_labels |= ~(self._waiting(predictions, labels, existing[1]) | self._follows(predictions, labels, match))
         odd_labels |= strange_pairs(labels, self.table)
         here = match >= 0

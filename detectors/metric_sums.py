@@ -92,6 +92,7 @@ class WindowSums:
         self._score_arena: NDArray[np.int32] = np.zeros(0, np.int32)
         self._class_used = 0
         self._score_used = 0
+        self._freed: dict[tuple[str, int], list[int]] = {}
 
     def reserve(self, slots: int) -> None:
         """Make room for version slots below `slots`."""
@@ -195,16 +196,40 @@ class WindowSums:
         self.absolute[slot], self.square[slot] = window.absolute, window.square
         classes, scored = window.classes.shape[1], len(window.histograms)
         if classes > self.classes[slot]:
-            self._class_arena, self._class_used, base = _room(self._class_arena, self._class_used, COUNTERS * classes)
+            self._free(slot, "classes")
+            base = self._reused("classes", classes)
+            if base is None:
+                self._class_arena, self._class_used, base = _room(self._class_arena, self._class_used, COUNTERS * classes)
             self.class_base[slot], self.classes[slot] = base, classes
         if scored > self.scored[slot]:
-            self._score_arena, self._score_used, base = _room(self._score_arena, self._score_used, scored * 2 * BINS)
+            self._free(slot, "scored")
+            base = self._reused("scored", scored)
+            if base is None:
+                self._score_arena, self._score_used, base = _room(self._score_arena, self._score_used, scored * 2 * BINS)
             self.score_base[slot], self.scored[slot] = base, scored
         classes, scored = int(self.classes[slot]), int(self.scored[slot])
         base = int(self.class_base[slot])
         self._class_arena[base : base + COUNTERS * classes] = _widen(window.classes, classes, 1).reshape(-1)
         base = int(self.score_base[slot])
         self._score_arena[base : base + scored * 2 * BINS] = _widen(window.histograms, scored, 0).reshape(-1)
+
+    def _free(self, slot: int, what: str) -> None:
+        """Leave the stretch of an arena that a slot has to the next one of its size, which fills all of it."""
+        size = int(getattr(self, what)[slot])
+        if size:
+            base = int((self.class_base if what == "classes" else self.score_base)[slot])
+            self._freed.setdefault((what, size), []).append(base)
+
+    def _reused(self, what: str, size: int) -> int | None:
+        freed = self._freed.get((what, size))
+        return freed.pop() if freed else None
+
+    def forget(self, slot: int) -> None:
+        """Drop a version, and what room it had."""
+        self.clear(slot)
+        for what in ("classes", "scored"):
+            self._free(slot, what)
+            getattr(self, what)[slot] = 0
 
     def clear(self, slot: int) -> None:
         """Begin a new window."""

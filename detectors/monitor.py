@@ -24,7 +24,7 @@ from .model_table import ModelTable
 from .monitor_parts import MonitorParts
 from .outputs import Fresh, store_outputs
 from .over_limit import LimitNotes, OverLimit
-from .pending import Pending
+from .pending import ROW_BYTES, Pending
 from .pieces import Labels, Piece, Predictions
 from .room import size_of_signature
 from .snapshot import pack_parts, unpack_parts
@@ -49,9 +49,9 @@ class Monitor:
         self.table = ModelTable(config)
         self.order = 0
         self.now_ms = START_MS
-        rules = Rules(round(config.join_window_s * 1000), config.max_pending)
+        rules = Rules(round(config.join_window_s * 1000), min(config.max_pending, config.max_pending_bytes // ROW_BYTES))
         self.buffer = Pending()
-        self.early = EarlyLabels(round(config.early_label_s * 1000), config.max_early_labels)
+        self.early = EarlyLabels(round(config.early_label_s * 1000), config.max_early_labels, config.max_early_bytes)
         self.limits = LimitNotes()
         self.notices: list[str] = []
         self._inspector = Inspector(config, self.table, partition, self.limits)
@@ -119,7 +119,7 @@ class Monitor:
             if order in registrations:
                 self._register(models, registrations[order])
         self._disputes.expire(self.now_ms)
-        self.buffer.age(self.now_ms - self._disputes.rules.window_ms, self.config.max_pending)
+        self.buffer.age(self.now_ms - self._disputes.rules.window_ms, self._disputes.rules.max_rows)
         return self._effects(events, counts)
 
     def _span_records(self, records: int) -> int:

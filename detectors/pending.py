@@ -36,6 +36,8 @@ COLUMNS: dict[str, Any] = {
     "version": np.int32,
     "output": np.float64,
 }
+ROW_BYTES = 16 + 1 + sum(np.dtype(kind).itemsize for kind in COLUMNS.values()) + 4 * WIDEST + 16
+"""The most that a row takes: id, mark, columns, scores, and its share of the table."""
 
 
 @dataclass(slots=True)

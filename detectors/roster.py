@@ -9,6 +9,7 @@ from .episodes import EpisodeBook
 from .lanes import Lane
 from .model_table import ModelTable
 from .scorekeeper import Scorekeeper
+from .scratch import Scratch
 from .versions import Runs, Turn, Turns, Version, VersionGate, Watched, version_runs
 from .warm_up import LaneKind
 
@@ -30,8 +31,9 @@ class Roster:
         self.touched: set[int] = set()
         self.fresh_inputs: set[int] = set()
         self.input_banks: dict[int, Bank] = {}
-        self.outputs = Bank(1, config.clip_sd)
-        self.errors = Bank(1, config.clip_sd)
+        self._scratch = Scratch()
+        self.outputs = Bank(1, config.clip_sd, self._scratch)
+        self.errors = Bank(1, config.clip_sd, self._scratch)
         self._gate = VersionGate(config, table, self.models)
 
     def meet(self, inputs: InputRows) -> None:
@@ -128,7 +130,7 @@ class Roster:
         numbers = tuple(f"feature/{name}" for name in layout)
         bank = self.input_banks.get(len(numbers) + 1)
         if bank is None:
-            bank = self.input_banks[len(numbers) + 1] = Bank(len(numbers) + 1, self.config.clip_sd)
+            bank = self.input_banks[len(numbers) + 1] = Bank(len(numbers) + 1, self.config.clip_sd, self._scratch)
         kind = LaneKind(
             numbers=(*numbers, "latency_ms"),
             shares=len(numbers),

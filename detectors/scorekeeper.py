@@ -68,8 +68,7 @@ class Scorekeeper:
     def forget(self, slot: int) -> None:
         """Drop a version."""
         self.totals.pop(slot, None)
-        self.windows.reserve(slot + 1)
-        self.windows.clear(slot)
+        self.windows.forget(slot)
 
 
 def _ranks(slot: Ints) -> Ints:

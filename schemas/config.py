@@ -57,7 +57,11 @@ class MonitorConfig(Section):
     join_window_s: float = Field(7 * 24 * 3600.0, gt=0, description="how long a prediction waits for its label")
     early_label_s: float = Field(3600.0, gt=0, description="how long a label waits for its prediction")
     max_pending: int = Field(2_000_000, ge=1_000, description="predictions remembered per partition; the oldest give way")
-    max_early_labels: int = Field(100_000, ge=100)
+    max_pending_bytes: int = Field(
+        768 * 1024 * 1024, ge=1024 * 1024, description="as if every row had the widest scores, 64 of them"
+    )
+    max_early_labels: int = Field(100_000, ge=100, description="labels that wait for their prediction; the oldest give way")
+    max_early_bytes: int = Field(128 * 1024 * 1024, ge=1024 * 1024, description="of their records, which are kept as they came")
     warm_up_rows: Annotated[int, Shapes()] = Field(
         500, ge=50, le=100_000, description="rows that make the frozen baseline of a signal"
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from operator import attrgetter
 from typing import Annotated, Any
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import Meta
@@ -67,9 +68,20 @@ PACKED_FIELDS = len(_StrictPacked.__struct_fields__)
 
 
 class Layout:
-    """Be the names of a model's features in order, and which of them are numbers; equal layouts are one object (see `layout`)."""
+    """The names of a model's features in order, and which of them are numbers; equal layouts are one object (see `layout`)."""
 
-    __slots__ = ("decode_json", "decode_msgpack", "joined_names", "name_set", "names", "numeric", "pack", "size_bytes", "width")
+    __slots__ = (
+        "__weakref__",
+        "decode_json",
+        "decode_msgpack",
+        "joined_names",
+        "name_set",
+        "names",
+        "numeric",
+        "pack",
+        "size_bytes",
+        "width",
+    )
 
     def __init__(self, names: tuple[str, ...], numeric: tuple[bool, ...]) -> None:
         self.names = names
@@ -102,10 +114,16 @@ def _refuse(data: bytes) -> Any:
     raise msgspec.ValidationError("names with quotes, backslashes or control characters have no compiled decoder")
 
 
-@lru_cache(maxsize=4096)
+# A compiled layout of 2,000 names takes a megabyte: it lives as long as a model has it.
+_layouts: WeakValueDictionary[tuple[tuple[str, ...], tuple[bool, ...]], Layout] = WeakValueDictionary()
+
+
 def layout(names: tuple[str, ...], numeric: tuple[bool, ...]) -> Layout:
     """Return the layout of `names`, True in `numeric` where a feature is a number and not a category."""
-    return Layout(names, numeric)
+    found = _layouts.get((names, numeric))
+    if found is None:
+        found = _layouts[names, numeric] = Layout(names, numeric)
+    return found
 
 
 @lru_cache(maxsize=1)
