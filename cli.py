@@ -10,6 +10,7 @@ import typer
 
 from . import __version__, cli_broker, cli_jobs, cli_models, cli_topics
 from .cli_console import Commands, JsonFlag, State, print_json, print_table, state_of
+from .cli_tables import FeaturesOption, IgnoreOption, TaskOption, task_named, wanted_columns
 
 EPILOG = (
     "Exit codes: 0 done · 1 failure · 2 wrong usage, settings or input · 3 not found · 4 conflict · 5 no broker answers · "
@@ -87,7 +88,10 @@ def serve(
 def demo(  # noqa: PLR0913 - one argument an option
     context: typer.Context,
     data: Annotated[str | None, typer.Option(help="CSV[.gz] table to play (default: a made stream with a known drift).")] = None,
-    label: Annotated[str | None, typer.Option(help="Name of the label column of --data.")] = None,
+    label: Annotated[str | None, typer.Option(help="Name of the label column of --data: classes or numbers.")] = None,
+    task: TaskOption = "",
+    features: FeaturesOption = "",
+    ignore: IgnoreOption = "",
     train_rows: Annotated[
         int | None, typer.Option(min=200, help="Rows the first model is trained on (default: 10000, or 40 %).")
     ] = None,
@@ -105,12 +109,15 @@ def demo(  # noqa: PLR0913 - one argument an option
     """
     if (data is None) != (label is None):
         raise typer.BadParameter("--data and --label belong together")
+    if data is None and (task or features or ignore):
+        raise typer.BadParameter("--task, --features and --ignore are of a table: they need --data and --label")
     from .cli_demo import print_report
     from .cli_serve import sigterm_interrupts
     from .streams.demo import DemoConfig, run_demo
 
     state = state_of(context)
-    config = DemoConfig(data, label, train_rows, label_delay, rate, plot, memory)
+    columns = None if label is None else wanted_columns(label, None, features, ignore)
+    config = DemoConfig(data, columns, task_named(task), train_rows, label_delay, rate, plot, memory)
     with sigterm_interrupts():
         report = run_demo(state.settings, config, state.talk)
     if json:
@@ -125,6 +132,9 @@ def replay(  # noqa: PLR0913 - one argument an option
     file: Annotated[str, typer.Argument(help="NDJSON[.gz] events or CSV[.gz] table; - for standard input.")],
     label: Annotated[str | None, typer.Option(help="Label column of a CSV table.")] = None,
     prediction: Annotated[str | None, typer.Option(help="Prediction column of a CSV table; other columns are features.")] = None,
+    task: TaskOption = "",
+    features: FeaturesOption = "",
+    ignore: IgnoreOption = "",
     model: Annotated[str, typer.Option(help="Name of the model of a CSV table.")] = "model",
     batch_size: Annotated[int, typer.Option(min=1, help="Records taken in at once; the output does not depend on it.")] = 5_000,
     summary: Annotated[bool, typer.Option("--summary", help="Print one object with counts and metrics instead of events.")] = False,
@@ -135,11 +145,14 @@ def replay(  # noqa: PLR0913 - one argument an option
     """
     if (label is None) != (prediction is None):
         raise typer.BadParameter("--label and --prediction belong together")
+    if label is None and (task or features or ignore):
+        raise typer.BadParameter("--task, --features and --ignore are of a CSV table: they need --label and --prediction")
     from .streams.replay import ReplayConfig, replay_file
 
     state = state_of(context)
-    config = ReplayConfig(file, label, prediction, model, batch_size)
-    counts, dropped = replay_file(config, state.settings.monitor, _silent if summary else print_json)
+    columns = None if label is None else wanted_columns(label, prediction, features, ignore)
+    config = ReplayConfig(file, columns, task_named(task), model, batch_size)
+    counts, dropped = replay_file(config, state.settings.monitor, _silent if summary else print_json, state.say)
     for drop in dropped:
         state.say(f"line {drop.line}: {drop.letter.disposition}: {drop.letter.message}")
     if counts.dead_lettered:
@@ -164,8 +177,11 @@ def compress(  # noqa: PLR0913 - one argument an option
     rows: Annotated[str, typer.Option(help="CSV[.gz] table: features in the model's order by name or place, and --label.")],
     out: Annotated[Path, typer.Option(help="Folder for the compressed model and its manifest.")],
     recipe: Annotated[str, typer.Option(help="What to do.")] = "int8",
-    label: Annotated[str, typer.Option(help="Label column of --rows.")] = "y",
+    label: Annotated[str, typer.Option(help="Label column of --rows: classes, or numbers for a regression.")] = "y",
     classes: Annotated[str, typer.Option(help="Classes in the order of the scores, by commas (default: sorted labels).")] = "",
+    task: TaskOption = "",
+    features: FeaturesOption = "",
+    ignore: IgnoreOption = "",
     json: JsonFlag = False,
 ) -> None:
     """Compress a model file, judged on labelled rows; no broker needed. Exit code 6: the gate rejected it.
@@ -174,10 +190,14 @@ def compress(  # noqa: PLR0913 - one argument an option
     """
     from .schemas.errors import GateRejected
     from .streams.compress_file import CompressConfig, compress_file, verdict_table
+    from .streams.compress_fit import Wish
 
     state = state_of(context)
+    wish = Wish(rows, wanted_columns(label, None, features, ignore), task_named(task), classes)
     with state.talk.status("compressing"):
-        told = compress_file(state.settings, CompressConfig(model, recipe, rows, label, out, classes), _no_progress)
+        told = compress_file(state.settings, CompressConfig(model, recipe, wish, out), _no_progress)
+    for note in told["notes"]:
+        state.say(note)
     if json:
         print_json(told)
     else:

@@ -30,11 +30,13 @@ def _model(found: dict[str, Any]) -> tuple[Any, ...]:
 
 def summary_lines(told: dict[str, Any], plot: Path) -> list[tuple[str, str]]:
     """Return what a person wants to know, as (what, value)."""
-    events, timing, found = told["events"], told["timing"], told["accuracy"]
+    events, timing = told["events"], told["timing"]
+    measure, shown = ("accuracy", _percent) if "accuracy" in told else ("mae", _number)
+    found = told[measure]
     lines = [
-        ("accuracy before the drift", _percent(found["before_drift"])),
-        ("after it, model frozen", _percent(found["frozen_after"])),
-        ("after it, model repaired", _percent(found["adapted_after"])),
+        (f"{'accuracy' if measure == 'accuracy' else 'absolute error'} before the drift", shown(found["before_drift"])),
+        ("after it, model frozen", shown(found["frozen_after"])),
+        ("after it, model repaired", shown(found["adapted_after"])),
         ("drift to published model", "-" if timing["drift_to_publish_s"] is None else f"{timing['drift_to_publish_s']:.1f} s"),
         ("events", f"{events['predictions']} predictions, {events['labels']} labels, {events['joined']} joined"),
         ("lost / duplicated / dead letters", f"{events['lost']} / {events['duplicated']} / {events['dead_lettered']}"),
@@ -42,6 +44,10 @@ def summary_lines(told: dict[str, Any], plot: Path) -> list[tuple[str, str]]:
         ("picture", str(plot)),
     ]
     return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _percent(value: float | None) -> str:

@@ -177,11 +177,11 @@ def _signature(settings: Settings, file: Path | None, onnx: bytes, given: tuple[
     from .schemas.errors import NotFound
     from .schemas.events import Signature
     from .streams.publishing import file_signature
-    from .streams.table_file import typed_cells
+    from .streams.table_task import typed_classes
 
     if file is None:
         features, cells = ([part.strip() for part in text.split(",") if part.strip()] for text in given)
-        return file_signature(onnx, features, typed_cells(cells), settings.models)
+        return file_signature(onnx, features, typed_classes(cells), settings.models)
     try:
         return msgspec.json.decode(file.read_bytes(), type=Signature)
     except FileNotFoundError:

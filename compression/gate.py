@@ -30,6 +30,7 @@ class Trial:
     signature: Signature
     holdout: Rows
     kind: Literal["repair", "compression"] = "repair"
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ def judge(trial: Trial, config: RepairConfig, timer: Callable[[], float]) -> Gat
         latency_ratio=measured.latency_ratio,
         worst_segment=None if measured.segment is None else measured.segment[0],
         worst_segment_difference=None if measured.segment is None else measured.segment[1],
+        notes=trial.notes,
     )
 
 

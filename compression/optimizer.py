@@ -16,6 +16,7 @@ from ..schemas.errors import ArtifactInvalid, JobError
 from ..schemas.events import ArmResult, GateVerdict, Scalar
 from ..schemas.manifest import Manifest
 from ..schemas.rows import Rows
+from .champion_rows import answered
 from .gate import METRICS, Trial, judge
 from .job import Job, Outcome
 from .quantize import Cpu, quantize_int8
@@ -118,21 +119,30 @@ def unchallenged(job: Job, results: NDArray[np.float64], reason: str) -> GateVer
 
 
 def run_int8(job: Job, bench: Bench) -> Outcome:
-    """Quantize to static int8; calibration rows are never held-out rows."""
-    held = max(bench.config.min_holdout_rows, round(len(job.rows) * bench.config.holdout_share))
-    if len(job.rows) <= held:
-        raise JobError("error", f"rows must be more than the {held} held out, got {len(job.rows)}")
-    border = len(job.rows) - held
-    holdout = job.rows.take(slice(border, len(job.rows)))
-    calibration = job.rows.features[max(0, border - _CALIBRATION_ROWS) : border]
+    """Quantize to static int8; calibration rows are never held-out rows, and only rows that the champion can answer are either."""
+    known = answered(Runner(job.champion.onnx, job.signature), job.rows, job.signature)
+    rows = known.rows
+    held = max(bench.config.min_holdout_rows, round(len(rows) * bench.config.holdout_share))
+    if len(rows) <= held:
+        why = "; ".join(known.notes)
+        raise JobError("error", f"rows must be more than the {held} held out, got {len(rows)}" + (f" ({why})" if why else ""))
+    border = len(rows) - held
+    holdout = rows.take(slice(border, len(rows)))
+    calibration = _calibration_rows(rows.features[:border])
     bench.progress("quantize", 0.2, f"calibrating on {len(calibration)} rows")
     quantized = quantize_int8(job.champion.onnx, calibration, bench.cpu)
     bench.progress("gate", 0.6, "int8 against the champion")
-    trial = Trial(job.champion.onnx, quantized.onnx, job.signature, holdout, kind="compression")
+    trial = Trial(job.champion.onnx, quantized.onnx, job.signature, holdout, kind="compression", notes=known.notes)
     verdict = judge(trial, bench.config, bench.timer)
     arms = (ArmResult(arm="int8", metric=verdict.candidate, rows=len(holdout)),)
     made = Made(quantized.onnx, verdict, "int8", holdout, trained_rows=0, calibration=quantized.ranges)
     return Outcome(verdict=verdict, arm="int8", arms=arms, onnx=quantized.onnx, manifest=_manifest(job, bench, made))
+
+
+def _calibration_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the newest rows without gaps: one NaN makes a range NaN, also where a later layer swallows it."""
+    whole = features[np.isfinite(features).all(axis=1)]
+    return (whole if len(whole) else features)[-_CALIBRATION_ROWS:]
 
 
 RECIPES: dict[str, Callable[[Job, Bench], Outcome]] = {"repair": run_repair, "int8": run_int8}

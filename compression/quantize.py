@@ -122,8 +122,9 @@ def quantize_int8(data: bytes, features: NDArray[np.float32], cpu: Cpu) -> Quant
         except Exception as problem:  # onnxruntime's quantizer raises whatever its parts raise
             raise ArtifactInvalid(f"model must be quantizable: {type(problem).__name__}: {str(problem)[:300]}") from problem
         result = clean(_one_domain(onnx.load_model(str(target), load_external_data=False)))
-    load_onnx(result)
-    return Quantized(result, _ranges(load_onnx(result)), preprocessed)
+    checked = load_onnx(result)
+    _check_scales(checked)
+    return Quantized(result, _ranges(checked), preprocessed)
 
 
 def _preprocess(data: bytes, folder: Path) -> tuple[Path, bool]:
@@ -160,6 +161,19 @@ def _before_weights(model: ModelProto) -> list[str]:
         else:
             names.append(node.name)
     return names
+
+
+def _check_scales(model: ModelProto) -> None:
+    """Raise ArtifactInvalid where a scale is no positive number: such a file answers nothing, or the same to everything."""
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] not in held:
+            continue
+        scale = numpy_helper.to_array(held[node.input[1]])
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            wrong = float(scale[~(np.isfinite(scale) & (scale > 0))].reshape(-1)[0])
+            cure = "calibrate on rows whose values are finite"
+            raise ArtifactInvalid(f"scale of {node.input[0]!r} must be a positive number, got {wrong}; {cure}")
 
 
 def _ranges(model: ModelProto) -> dict[str, float]:

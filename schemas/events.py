@@ -241,6 +241,7 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
     latency_ratio: float | None = None
     worst_segment: str | None = None
     worst_segment_difference: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 class ArmResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Hold n labelled rows in stream order.
+    """n labelled rows in stream order.
 
     `features`: float32 (n, k) in the signature's order, NaN where missing. `labels`: int64 class indices (n,) in the signature's order
     of classes, or float64 numbers for regression. `offsets`: int64 (n,) of the predictions. `segments`: one name per row or None.
@@ -24,6 +24,11 @@ class Rows:
     def __len__(self) -> int:
         """Return n."""
         return len(self.labels)
+
+    def where(self, mask: NDArray[np.bool_]) -> Rows:
+        """Return the rows at which `mask` is True."""
+        names = None if self.segments is None else tuple(name for name, kept in zip(self.segments, mask, strict=True) if kept)
+        return Rows(self.features[mask], self.labels[mask], self.offsets[mask], names)
 
     def take(self, which: slice) -> Rows:
         """Return the rows of a slice."""

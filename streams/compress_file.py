@@ -11,34 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from ..compression.job import Job, ModelVersion, Outcome
 from ..compression.job_folder import ProgressLine, read_error, read_outcome, write_job
-from ..compression.seen import check_seen
+from ..compression.seen import ROWS, Seen, check_seen
 from ..schemas.errors import Conflict
-from ..schemas.events import GateVerdict, Signature
-from ..schemas.rows import Rows
+from ..schemas.events import GateVerdict
 from ..settings import Settings
 from .child_process import ChildProcess, Limits
+from .compress_fit import Interface, Wish, fit
 from .job_run import CHILD_MODULE, POLL_S, job_error, progress_of
 from .model_trial import tried
 from .publishing import read_model
-from .table_file import Table, read_table, typed_cells
 
 Progress = Callable[[str, float, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class CompressConfig:
-    """Say what to compress, with which rows, and where to; `classes` by commas in the order of the scores, empty: sorted labels."""
+    """What to compress, with which rows, and where to."""
 
     model: Path
     recipe: str
-    rows: str
-    label: str
+    rows: Wish
     out: Path
-    classes: str = ""
 
 
 def compress_file(settings: Settings, config: CompressConfig, progress: Progress) -> dict[str, Any]:
@@ -47,14 +43,17 @@ def compress_file(settings: Settings, config: CompressConfig, progress: Progress
     Raises NotFound for a missing file, ArtifactInvalid for a bad model, Conflict where rows and model do not fit together.
     """
     onnx = read_model(settings, config.model)
-    table = read_table(config.rows, config.label)
-    signature, rows = _fit(settings, onnx, table, config)
+    seen = tried(onnx, settings.models)
+    fitted = fit(_interface(seen), config.rows)
+    check_seen(seen, fitted.signature)
     digest = hashlib.sha256(onnx).hexdigest()
     name = config.model.stem
-    job = Job(f"compress-{digest[:12]}", name, config.recipe, ModelVersion(1, digest, onnx), signature, rows)
+    job = Job(f"compress-{digest[:12]}", name, config.recipe, ModelVersion(1, digest, onnx), fitted.signature, fitted.rows)
     outcome = _run(settings, job, progress)
     verdict = outcome.verdict
+    _check_order(verdict, config)
     told: dict[str, Any] = {"promoted": verdict.promoted, "reasons": list(verdict.reasons), "arm": outcome.arm, "model": None}
+    told["notes"] = [*fitted.notes, *verdict.notes]
     if verdict.promoted and outcome.onnx is not None:
         told["model"] = str(config.out / f"{name}.{config.recipe}.onnx")
         config.out.mkdir(parents=True, exist_ok=True)
@@ -101,24 +100,15 @@ def _run(settings: Settings, job: Job, progress: Progress) -> Outcome:
         return read_outcome(folder)
 
 
-def _fit(settings: Settings, onnx: bytes, table: Table, config: CompressConfig) -> tuple[Signature, Rows]:
-    seen = tried(onnx, settings.models)
+def _interface(seen: Seen) -> Interface:
     graph = seen.graph
-    if len(table.names) != graph.feature_count:
-        raise Conflict(
-            f"rows must have the model's {graph.feature_count} features beside {config.label!r}, got {len(table.names)} ({config.rows})"
-        )
-    classes = tuple(typed_cells([cell for cell in config.classes.split(",") if cell.strip()])) if config.classes else table.classes
-    unknown = [value for value in table.classes if value not in classes]
-    if unknown:
-        raise Conflict(f"labels must be of the classes {list(classes)}, got {unknown[0]!r} ({config.rows})")
-    labels = np.array([classes.index(value) for value in table.classes], np.int64)[table.labels]
-    signature = Signature(
-        task="classification",
-        features=table.names,
-        classes=classes,
-        input_name=graph.input_name,
-        output_name=graph.scores_name,
-    )
-    check_seen(seen, signature)
-    return signature, Rows(table.features, labels, np.arange(len(table), dtype=np.int64))
+    found = next(output for output in seen.outputs if output.name == graph.scores_name)
+    sigmoid = graph.output(graph.scores_name).sigmoid
+    return Interface(graph.feature_count, found.numbers[-1] // ROWS[-1], graph.input_name, graph.scores_name, sigmoid)
+
+
+def _check_order(verdict: GateVerdict, config: CompressConfig) -> None:
+    """Raise Conflict where the order of the classes was guessed and another one fits clearly better."""
+    better = [note for note in verdict.notes if "--classes" in note]
+    if better and not config.rows.classes:
+        raise Conflict(f"classes must be in the order of the model's scores, got sorted labels; {better[0]} ({config.rows.path})")

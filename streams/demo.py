@@ -15,21 +15,24 @@ from typing import Any
 from rich.console import Console
 
 from ..schemas.errors import DriftloopError
+from ..schemas.events import Task
 from ..settings import Settings
 from .broker import BrokerConfig, LocalBroker
 from .broker_libs import prerequisites
+from .client_settings import shown_address
 from .demo_data import demo_table, train_rows
 from .demo_progress import PlayProgress
-from .demo_report import Outcome, drift_rows, report
+from .demo_report import MEASURES, Outcome, drift_rows, report
 from .demo_service import SteppedService, memory_service, service_process
 from .demo_serving import ClientLog, WatchedServing, publish_first, train_first
 from .demo_story import Story
 from .demo_tally import Sent, saved_counters, tally
 from .kafka import KafkaTransport
+from .labelled_table import Table
 from .memory import MemoryTransport
 from .player import PlayConfig, Player, Score, Service, Stage
 from .plot import Picture, draw
-from .table_file import Table
+from .table_columns import Wanted
 from .topics import delete_topics, ensure_topics
 from .transport import Transport
 
@@ -45,7 +48,8 @@ class DemoConfig:
     """Say what the demo plays and how; log and models go beside the picture. `memory` keeps it off any broker."""
 
     data: str | None = None
-    label: str | None = None
+    columns: Wanted | None = None
+    task: Task | None = None
     train_rows: int | None = None
     label_delay: int = 100
     rate: float | None = None
@@ -57,10 +61,12 @@ def run_demo(settings: Settings, config: DemoConfig, console: Console) -> dict[s
     """Play the demo and return its report; the picture is drawn too. Raises DriftloopError where a part of it fails."""
     begun = time.monotonic()
     _need_torch()
-    table = demo_table(config.data, config.label)
+    table = demo_table(config.data, config.columns, config.task)
+    for note in table.notes:
+        console.print(note, markup=False)
     first_row = train_rows(config.train_rows, len(table), config.label_delay)
     with _ground(settings, config, console) as (own, transport):
-        console.print(f"training a model on {first_row} rows of {len(table)}, {len(table.classes)} classes")
+        console.print(f"training a model on {first_row} rows of {len(table)}, {_kind(table)}")
         play = PlayConfig(label_delay=config.label_delay, rate=config.rate)
         publish_first(own, transport, train_first(table, first_row, play.model))
         story, score, counters = _play(own, transport, play, (table, first_row, config, console))
@@ -68,7 +74,7 @@ def run_demo(settings: Settings, config: DemoConfig, console: Console) -> dict[s
         sent = Sent(len(score.adapted), len(score.adapted), story.duplicates())
         counted = tally(own, transport, sent, saved_counters(own, transport) if counters is None else counters)
         story.close()
-    outcome = Outcome(story, score, counted, transport.name, time.monotonic() - begun)
+    outcome = Outcome(story, score, counted, transport.name, time.monotonic() - begun, MEASURES[table.task])
     draw(_picture(outcome, config), config.plot)
     return report(outcome)
 
@@ -107,7 +113,7 @@ def _ground(settings: Settings, config: DemoConfig, console: Console) -> Iterato
                 yield own, MemoryTransport(own.topics.partitions)
                 return
             own = own.model_copy(update={"kafka": {**own.kafka, "bootstrap.servers": address}})
-        console.print(f"broker {own.bootstrap_servers}, topics {own.topics.prefix}*")
+        console.print(f"broker {shown_address(own)}, topics {own.topics.prefix}*")
         ensure_topics(own)
         stack.callback(delete_topics, own)
         yield own, KafkaTransport(own)
@@ -140,6 +146,10 @@ def _own_settings(settings: Settings, config: DemoConfig) -> Settings:
     )
 
 
+def _kind(table: Table) -> str:
+    return f"{len(table.classes)} classes" if table.classes else "a regression"
+
+
 def _need_torch() -> None:
     from importlib.util import find_spec
 
@@ -151,4 +161,6 @@ def _picture(outcome: Outcome, config: DemoConfig) -> Picture:
     score = outcome.score
     changes = [found["change_row"] for found in drift_rows(outcome) if found["signal"] == "error"]
     title = "made stream" if config.data is None else Path(config.data).name
-    return Picture(score.first_row, score.frozen, score.adapted, changes, score.swaps[1:], f"driftloop demo: {title}")
+    return Picture(
+        score.first_row, score.frozen, score.adapted, changes, score.swaps[1:], f"driftloop demo: {title}", outcome.measure
+    )

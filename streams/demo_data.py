@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..schemas.errors import DriftloopError
-from .table_file import Table, read_table
+from ..schemas.errors import InputInvalid
+from ..schemas.events import Task
+from .labelled_table import Table, read_table
+from .table_columns import Wanted
 
 MADE_ROWS = 25_000
 MADE_CHANGES = (15_000, 20_000)
@@ -14,15 +16,17 @@ DEFAULT_TRAIN_SHARE = 0.4
 MAX_CLASSES = 100
 
 
-def demo_table(path: str | None, label: str | None) -> Table:
-    """Return the table at `path`, or the made stream; raises DriftloopError for a table with no classes to tell apart."""
-    if path is None or label is None:
+def demo_table(path: str | None, wanted: Wanted | None, task: Task | None = None) -> Table:
+    """Return the table at `path`, or the made stream; raises InputInvalid for a table whose labels hold nothing to learn."""
+    if path is None or wanted is None:
         return made_table(MADE_ROWS, MADE_CHANGES)
-    table = read_table(path, label)
-    if not 2 <= len(table.classes) <= MAX_CLASSES:
-        raise DriftloopError(
-            f"label must have 2 to {MAX_CLASSES} classes, got {len(table.classes)} values ({path}, column {label})"
-        )
+    table = read_table(path, wanted, task)
+    where = f"{path}, column {wanted.label}"
+    if table.task == "classification" and not 2 <= len(table.classes) <= MAX_CLASSES:
+        cure = "--task regression takes numbers, --label names another column"
+        raise InputInvalid(f"label must have 2 to {MAX_CLASSES} classes, got {len(table.classes)} ({where}); {cure}")
+    if table.task == "regression" and float(np.ptp(table.labels)) == 0.0:
+        raise InputInvalid(f"label must vary, got {float(table.labels[0]):g} in every row ({where}); --label names another column")
     return table
 
 
@@ -44,8 +48,8 @@ def made_table(rows: int, changes: tuple[int, int], seed: int = 7) -> Table:
 
 
 def train_rows(wanted: int | None, rows: int, label_delay: int) -> int:
-    """Return how many rows the first model is trained on; raises DriftloopError where too few would be left to play."""
+    """Return how many rows the first model is trained on; raises InputInvalid where too few would be left to play."""
     chosen = min(DEFAULT_TRAIN_ROWS, int(rows * DEFAULT_TRAIN_SHARE)) if wanted is None else wanted
     if chosen < 100 or rows - chosen <= label_delay:
-        raise DriftloopError(f"table must leave rows to train on and to play, got {rows} rows, {chosen} of them to train on (demo)")
+        raise InputInvalid(f"table must leave rows to train on and to play, got {rows} rows, {chosen} of them to train on (demo)")
     return chosen

@@ -18,6 +18,7 @@ from ..schemas.events import (
     ModelPromoted,
     ModelRolledBack,
     Position,
+    Task,
 )
 from .demo_story import Story
 from .demo_tally import Tally
@@ -25,17 +26,19 @@ from .player import Score
 from .plot import binned
 
 TABLE_BIN_ROWS = 1_000
+MEASURES: dict[Task, str] = {"classification": "accuracy", "regression": "mae"}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Hold what a demo ended with."""
+    """What a demo ended with; `measure` names what the score holds."""
 
     story: Story
     score: Score
     tally: Tally
     transport: str
     wall_s: float
+    measure: str = "accuracy"
 
 
 def report(outcome: Outcome) -> dict[str, Any]:
@@ -56,8 +59,8 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "drift": drift_rows(outcome),
         "jobs": job_rows(outcome.story),
         "models": model_rows(outcome),
-        "accuracy": accuracy(outcome),
-        "accuracy_by_1000": {"rows": rows, "frozen": _rounded(frozen), "adapted": _rounded(adapted)},
+        outcome.measure: levels(outcome),
+        f"{outcome.measure}_by_1000": {"rows": rows, "frozen": _rounded(frozen), "adapted": _rounded(adapted)},
         "timing": {
             "drift_to_publish_s": drift_to_publish_s(outcome.story),
             "events_per_s": round(events / score.played_s, 1) if score.played_s else None,
@@ -134,8 +137,8 @@ def first_change(outcome: Outcome) -> int | None:
     return min((found["change_row"] for found in errors), default=None)
 
 
-def accuracy(outcome: Outcome) -> dict[str, float | None]:
-    """Return the accuracy before the first change for the worse, and from it to the end with and without repairs."""
+def levels(outcome: Outcome) -> dict[str, float | None]:
+    """Return the measure before the first change for the worse, and from it to the end with and without repairs."""
     score = outcome.score
     change = first_change(outcome)
     cut = len(score.adapted) if change is None else min(max(change - score.first_row, 0), len(score.adapted))
@@ -167,8 +170,8 @@ def drift_to_publish_s(story: Story) -> float | None:
     return longest
 
 
-def _mean(right: NDArray[np.bool_]) -> float | None:
-    return round(float(right.mean()), 4) if len(right) else None
+def _mean(found: NDArray[np.float64]) -> float | None:
+    return round(float(found.mean()), 4) if len(found) else None
 
 
 def _rounded(values: list[float]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from ..schemas.rows import Rows
 from ..settings import Settings
 from . import publishing
 from .client import Client
+from .labelled_table import Table
 from .player import Served
-from .table_file import Table
 from .transport import Transport
 from .watcher import ModelWatcher
 
@@ -58,14 +59,10 @@ class ClientLog:
 
     def prediction(self, version: int, row: int, scores: NDArray[np.float32]) -> None:
         """Log one prediction; its id is the row."""
-        self._client.log_prediction(
-            self._model,
-            output=self._table.classes[int(scores.argmax())],
-            version=version,
-            features=self._features[row],
-            prediction_id=str(row),
-            scores=scores,
-        )
+        answer: dict[str, Any] = {"output": float(scores[0])}
+        if self._table.classes:
+            answer = {"output": self._table.classes[int(scores.argmax())], "scores": scores}
+        self._client.log_prediction(self._model, version=version, features=self._features[row], prediction_id=str(row), **answer)
 
     def label(self, row: int, label: Scalar) -> None:
         """Log one label."""
@@ -95,7 +92,7 @@ def train_first(table: Table, rows: int, model: str) -> publishing.NewModel:
     # Two torch threads that contend for a processor are many times slower than one; the service next door wants the other.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    signature = Signature(task="classification", features=table.names, classes=table.classes)
+    signature = Signature(task=table.task, features=table.names, classes=table.classes)
     train = Rows(table.features[:rows], table.labels[:rows], np.arange(rows, dtype=np.int64))
     try:
         onnx = train_small_model(train, signature)

@@ -15,7 +15,7 @@ from ..schemas.errors import DriftloopError
 from ..schemas.events import Scalar
 from ..settings import Settings
 from .demo_story import Story
-from .table_file import Table
+from .labelled_table import Table
 from .transport import Transport
 
 STALL_S = 60.0
@@ -71,11 +71,14 @@ class EventLog(Protocol):
 
 @dataclass(slots=True)
 class Score:
-    """Hold which rows were right, from `first_row` on, and the row at which each version began to serve."""
+    """How well each row was answered, from `first_row` on, and the row at which each version began to serve.
+
+    `adapted` and `frozen` hold 1 or 0 for right or wrong, for a regression the absolute error.
+    """
 
     first_row: int
-    adapted: NDArray[np.bool_]
-    frozen: NDArray[np.bool_]
+    adapted: NDArray[np.float64]
+    frozen: NDArray[np.float64]
     swaps: list[tuple[int, int]]
     held_s: float = 0.0
     played_s: float = 0.0
@@ -105,7 +108,7 @@ class Player:
         self._next_label = first_row
         rows = len(stage.table) - first_row
         self._frozen = stage.serving.current().runner
-        self.score = Score(first_row, np.zeros(rows, np.bool_), np.zeros(rows, np.bool_), [])
+        self.score = Score(first_row, np.zeros(rows), np.zeros(rows), [])
 
     def play(self) -> Score:
         """Play everything, then wait until the service has taken it all in and every job has ended."""
@@ -131,18 +134,18 @@ class Player:
         served = stage.serving.current()
         if not score.swaps or score.swaps[-1][1] != served.version:
             score.swaps.append((start, served.version))
-        features, labels = stage.table.features[start:stop], stage.table.labels[start:stop]
+        table, features = stage.table, stage.table.features[start:stop]
         scores = served.runner.scores(features)
         here = slice(start - self._first_row, stop - self._first_row)
-        score.adapted[here] = scores.argmax(axis=1) == labels
-        score.frozen[here] = self._frozen.scores(features).argmax(axis=1) == labels
+        score.adapted[here] = answered(scores, table, slice(start, stop))
+        score.frozen[here] = answered(self._frozen.scores(features), table, slice(start, stop))
         for row in range(start, stop):
             stage.log.prediction(served.version, row, scores[row - start])
 
     def _label_up_to(self, stop: int) -> None:
         table = self._stage.table
         for row in range(self._next_label, stop):
-            self._stage.log.label(row, table.classes[int(table.labels[row])])
+            self._stage.log.label(row, table.label(row))
         self._next_label = max(self._next_label, stop)
 
     def _keep_time(self, begun: float, stop: int) -> None:
@@ -191,6 +194,14 @@ class Player:
             committed = self._stage.transport.committed(settings.monitor_group, settings.topic(kind))
             behind = max(behind, sent - sum(committed.values()))
         return behind
+
+
+def answered(scores: NDArray[np.float32], table: Table, rows: slice) -> NDArray[np.float64]:
+    """Return how well rows were answered: 1 or 0 for right or wrong, for a regression the absolute error."""
+    labels = table.labels[rows]
+    if table.task == "classification":
+        return np.asarray(scores.argmax(axis=1) == labels, np.float64)
+    return np.abs(scores[:, 0].astype(np.float64) - labels)
 
 
 class _Waiting:

@@ -1,4 +1,4 @@
-"""Draw accuracy over time: the frozen and the adapted model, drift and swaps marked."""
+"""Draw accuracy or error over time: the frozen and the adapted model, drift and swaps marked."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ SWAP_COLOUR = "#2e7d32"
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Hold what is drawn: which rows were right from `first_row` on, where drift was found, which version began to serve where."""
+    """What is drawn: how well each row was answered from `first_row` on, where drift was found, which version began to serve where."""
 
     first_row: int
-    frozen: NDArray[np.bool_]
-    adapted: NDArray[np.bool_]
+    frozen: NDArray[np.float64]
+    adapted: NDArray[np.float64]
     changes: Sequence[int]
     swaps: Sequence[tuple[int, int]]
     title: str
+    measure: str = "accuracy"
 
 
-def binned(right: NDArray[np.bool_], first_row: int, bin_rows: int) -> tuple[list[int], list[float]]:
-    """Return the first row and the accuracy of every bin; bins lie on multiples of `bin_rows`, the outer two may be shorter."""
-    edges = [first_row, *range((first_row // bin_rows + 1) * bin_rows, first_row + len(right), bin_rows), first_row + len(right)]
+def binned(found: NDArray[np.float64], first_row: int, bin_rows: int) -> tuple[list[int], list[float]]:
+    """Return the first row and the mean of every bin; bins lie on multiples of `bin_rows`, the outer two may be shorter."""
+    edges = [first_row, *range((first_row // bin_rows + 1) * bin_rows, first_row + len(found), bin_rows), first_row + len(found)]
     pairs = [(start, stop) for start, stop in pairwise(edges) if stop > start]
-    return [start for start, _ in pairs], [float(right[start - first_row : stop - first_row].mean()) for start, stop in pairs]
+    return [start for start, _ in pairs], [float(found[start - first_row : stop - first_row].mean()) for start, stop in pairs]
 
 
 def draw(picture: Picture, path: Path) -> None:
@@ -53,11 +54,19 @@ def draw(picture: Picture, path: Path) -> None:
     for at, (row, version) in enumerate(picture.swaps):
         axes.axvline(row, color=SWAP_COLOUR, linestyle=":", linewidth=1.2, label="new champion" if at == 0 else None)
         lift = 9 * (at % 2)
-        axes.annotate(f"v{version}", (row, 0.02), xytext=(3, lift), textcoords="offset points", color=SWAP_COLOUR, fontsize=8)
-    axes.set_ylim(0, 1)
+        axes.annotate(
+            f"v{version}",
+            (row, 0.02),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, lift),
+            textcoords="offset points",
+            color=SWAP_COLOUR,
+            fontsize=8,
+        )
+    axes.set_ylim(bottom=0, top=1 if picture.measure == "accuracy" else None)
     axes.set_xlim(picture.first_row, picture.first_row + len(picture.frozen))
     axes.set_xlabel("row")
-    axes.set_ylabel(f"accuracy by {BIN_ROWS} rows")
+    axes.set_ylabel(f"{picture.measure} by {BIN_ROWS} rows")
     axes.set_title(picture.title)
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)

@@ -6,8 +6,9 @@ from ..schemas import codecs
 from ..schemas.errors import BrokerUnavailable, DriftloopError, EventInvalid
 from ..schemas.events import LabelArrived, PredictionMade
 from ..settings import Settings
+from .client_settings import shown_address
 from .event_lines import tell
-from .table_file import read_lines
+from .text_file import read_lines
 from .transport import Outgoing, Transport
 
 KINDS = {"predictions": PredictionMade, "labels": LabelArrived}
@@ -36,7 +37,7 @@ def produce_lines(transport: Transport, settings: Settings, path: str) -> dict[s
             sent[told.kind] += 1
         left = sender.flush(FLUSH_S)
         if left:
-            raise BrokerUnavailable(f"{left} events must be acknowledged within {FLUSH_S:g} s ({settings.bootstrap_servers})")
+            raise BrokerUnavailable(f"{left} events must be acknowledged within {FLUSH_S:g} s ({shown_address(settings)})")
     finally:
         sender.close()
     return sent

@@ -10,6 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -18,15 +19,29 @@ import msgspec
 from ..detectors.effects import Effects
 from ..detectors.metrics import metrics, positive_class
 from ..detectors.monitor import Monitor
-from ..schemas import topics
+from ..schemas import topics, values
 from ..schemas.codecs import encode_msgpack
 from ..schemas.config import MonitorConfig
 from ..schemas.dead_letters import DeadLetter
-from ..schemas.errors import DriftloopError, EventInvalid, InputInvalid
-from ..schemas.events import DriftClosed, DriftOpened, DriftUpdated, FeatureValue, LabelArrived, PredictionMade
+from ..schemas.errors import EventInvalid, InputInvalid
+from ..schemas.events import (
+    DriftClosed,
+    DriftOpened,
+    DriftUpdated,
+    FeatureValue,
+    LabelArrived,
+    ModelRegistered,
+    PredictionMade,
+    Scalar,
+    Signature,
+    Task,
+)
 from ..schemas.records import Batch, Slice
 from .event_lines import tell
-from .table_file import PEEK_ROWS, CsvFile, CsvRow, column_type, open_csv, parse_feature, parse_scalar, read_lines
+from .table_columns import Wanted, choose
+from .table_file import CsvFile, open_csv
+from .table_task import PEEK_ROWS, ClassKind, as_float, class_kind, class_of, number_of, task_of
+from .text_file import read_lines
 
 DEFAULT_BATCH_SIZE = 5_000
 SHOWN_DEAD_LETTERS = 10
@@ -34,18 +49,18 @@ SHOWN_DEAD_LETTERS = 10
 
 @dataclass(frozen=True, slots=True)
 class ReplayConfig:
-    """Say what to replay: `label` and `prediction` name columns of a CSV file; without them the file is NDJSON."""
+    """What to replay: `columns` of a CSV table, label and prediction among them; without them the file is NDJSON. `task` None: assumed."""
 
     path: str
-    label: str | None = None
-    prediction: str | None = None
+    columns: Wanted | None = None
+    task: Task | None = None
     model: str = "model"
     batch_size: int = DEFAULT_BATCH_SIZE
     prefix: str = "driftloop."
 
 
 class Line(NamedTuple):
-    """Be one record of the log to be: topic kind, model, bytes, event time if it has one, and where it stood in the file."""
+    """One record of the log to be: topic kind, model, bytes, event time if it has one, and where it stood in the file."""
 
     kind: str
     model: str
@@ -56,7 +71,7 @@ class Line(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """Be one dead letter and the line of the file it came from."""
+    """One dead letter and the line of the file it came from."""
 
     letter: DeadLetter
     line: int
@@ -64,7 +79,7 @@ class Dropped(NamedTuple):
 
 @dataclass(slots=True)
 class Replay:
-    """Hold what a replay counted; `metrics` has one object a version, over all its joined rows."""
+    """What a replay counted; `metrics` has one object a version, over all its joined rows."""
 
     rows: int = 0
     records: Counter[str] = field(default_factory=Counter)
@@ -89,7 +104,7 @@ class Replay:
 
 
 class Replayer:
-    """Feed lines to one monitor in batches, and map offsets back to rows."""
+    """One monitor that is fed lines in batches, and the way back from offsets to rows."""
 
     def __init__(self, config: ReplayConfig, monitor: MonitorConfig, emit: Callable[[dict[str, Any]], None]) -> None:
         self.replay = Replay()
@@ -194,14 +209,17 @@ def final_metrics(monitor: Monitor) -> list[dict[str, Any]]:
 
 
 def replay_file(
-    config: ReplayConfig, monitor: MonitorConfig, emit: Callable[[dict[str, Any]], None]
+    config: ReplayConfig, monitor: MonitorConfig, emit: Callable[[dict[str, Any]], None], note: Callable[[str], None]
 ) -> tuple[Replay, list[Dropped]]:
-    """Replay a file; returns the counts and the first dead letters. Raises DriftloopError naming file and line for a broken file."""
+    """Replay a file; returns the counts and the first dead letters. What was assumed of a table goes to `note`.
+
+    Raises NotFound, InputInvalid naming file and line for a broken file.
+    """
     replayer = Replayer(config, monitor, emit)
-    if config.label is None and config.prediction is None:
+    if config.columns is None:
         return replayer.run(event_lines(config)), replayer.dropped
     with open_csv(config.path) as file:
-        return replayer.run(table_lines(file, config)), replayer.dropped
+        return replayer.run(table_lines(file, config, note)), replayer.dropped
 
 
 def event_lines(config: ReplayConfig) -> Iterator[Line]:
@@ -212,39 +230,57 @@ def event_lines(config: ReplayConfig) -> Iterator[Line]:
         except EventInvalid as problem:
             if row == 0:
                 hint = "a CSV table needs --label and --prediction"
-                raise DriftloopError(f"file must be NDJSON events, {problem}; {hint} ({config.path}, line {line})") from None
+                raise InputInvalid(f"file must be NDJSON events, {problem}; {hint} ({config.path}, line {line})") from None
             yield Line("predictions", "", value, None, row, line)
             continue
         yield Line(told.kind, told.model, value, told.ts_ms, row, line)
 
 
-def table_lines(file: CsvFile, config: ReplayConfig) -> Iterator[Line]:
-    """Yield a prediction and its label for every row of a table; a missing label leaves the prediction unanswered."""
-    if config.label is None or config.prediction is None:
-        raise DriftloopError(f"a CSV table needs both --label and --prediction ({config.path})")
-    at_label, at_output = file.column(config.label), file.column(config.prediction)
-    features = [(name, at) for at, name in enumerate(file.header) if at not in (at_label, at_output)]
+def table_lines(file: CsvFile, config: ReplayConfig, note: Callable[[str], None]) -> Iterator[Line]:
+    """Yield a prediction and its label for every row of a table; a missing label leaves the prediction unanswered.
+
+    What is assumed of columns and task goes to `note`. A regression is registered: from whole numbers the monitor would learn classes.
+    """
+    assert config.columns is not None
     rows = iter(file)
     head = list(islice(rows, PEEK_ROWS))
-    kind = column_type([row.cells[at] for row in head for at in (at_label, at_output)])
+    chosen = choose(file, head, config.columns)
+    assert chosen.output is not None
+    scalars = [row.cells[at] for row in head for at in (chosen.label, chosen.output)]
+    assumed = task_of(config.task, scalars)
+    for sentence in (assumed.sentence(), chosen.sentence()):
+        if sentence is not None and head:
+            note(sentence)
+    features = [(file.header[at], at) for at in chosen.features]
+    if assumed.task == "regression":
+        features = [(name, at) for name, at in features if not any(isinstance(values.cell(row.cells[at]), str) for row in head)]
+        if head:
+            yield Line("models", config.model, encode_msgpack(_regression(config.model, features)), None, 0, 0)
+    kind = class_kind(scalars)
+    parse = number_of if assumed.task == "regression" else partial(_class, kind)
     for row in chain(head, rows):
-        prediction_id = str(row.row)
-        try:
-            output, label = parse_scalar(row.cells[at_output], kind), parse_scalar(row.cells[at_label], kind)
-        except ValueError:
-            raise DriftloopError(
-                f"label and prediction must be {kind} as in the rows before ({file.path}, line {row.line})"
-            ) from None
+        output = parse(row.cells[chosen.output], file.where(row.line, chosen.output))
+        label = parse(row.cells[chosen.label], file.where(row.line, chosen.label))
         if output is None:
-            raise DriftloopError(f"prediction must be given, got an empty cell ({file.path}, line {row.line})")
-        made = PredictionMade(
-            model=config.model, version=1, prediction_id=prediction_id, output=output, features=_features(row, features)
-        )
+            raise InputInvalid(f"prediction must be given, got an empty cell ({file.where(row.line, chosen.output)})")
+        ident, told = str(row.row), {name: parse_feature(row.cells[at]) for name, at in features}
+        made = PredictionMade(model=config.model, version=1, prediction_id=ident, output=output, features=told)
         yield Line("predictions", config.model, encode_msgpack(made), None, row.row, row.line)
         if label is not None:
-            arrived = LabelArrived(model=config.model, prediction_id=prediction_id, label=label)
+            arrived = LabelArrived(model=config.model, prediction_id=ident, label=label)
             yield Line("labels", config.model, encode_msgpack(arrived), None, row.row, row.line)
 
 
-def _features(row: CsvRow, columns: list[tuple[str, int]]) -> dict[str, FeatureValue]:
-    return {name: parse_feature(row.cells[at]) for name, at in columns}
+def parse_feature(cell: str) -> FeatureValue:
+    """Return a number, a category, or None where missing; the monitor refuses a number beyond float32."""
+    value = values.cell(cell)
+    return value if value is None or isinstance(value, str) else as_float(value)
+
+
+def _class(kind: ClassKind, cell: str, where: str) -> Scalar | None:
+    return class_of(cell, kind, where)
+
+
+def _regression(model: str, features: list[tuple[str, int]]) -> ModelRegistered:
+    signature = Signature(task="regression", features=tuple(name for name, _ in features))
+    return ModelRegistered(model=model, version=1, digest="", uri="", size_bytes=0, signature=signature)

@@ -200,6 +200,17 @@ def test_compress_needs_no_broker(tmp_path: Path) -> None:
     assert done.exit_code == (0 if told["promoted"] else 6), done.output
     assert told["verdict"]["metric"] == "accuracy"
     assert {path.suffix for path in out.glob("*")} == ({".onnx", ".json"} if told["promoted"] else set())
+    assert "classification is assumed: the model gives 2 scores a row" in done.stderr
+    turned = run("compress", model_file(tmp_path), "--rows", table, "--out", out, "--classes", "yes,no")
+    assert "the classes seem to be in another order" in turned.stderr
+    one = tmp_path / "one.csv"
+    one.write_text("a,b,c,y\n" + "1,2,3,no\n" * 400)
+    few = run("compress", model_file(tmp_path), "--rows", one, "--out", out)
+    assert (few.exit_code, "rows hold 1 of the model's 2 classes" in few.stderr, "--classes no,..." in few.stderr) == (
+        4,
+        True,
+        True,
+    )
     narrow = tmp_path / "narrow.csv"
     narrow.write_text("a,y\n1,no\n2,yes\n")
     assert run("compress", model_file(tmp_path), "--rows", narrow, "--out", out).exit_code == 4

@@ -10,12 +10,13 @@ from typer.testing import CliRunner
 from driftloop import cli
 from driftloop.cli_demo import summary_lines
 from driftloop.schemas.config import TopicsConfig
-from driftloop.schemas.errors import DriftloopError
+from driftloop.schemas.errors import DriftloopError, InputInvalid
 from driftloop.settings import Settings, load_settings
 from driftloop.streams.demo_data import demo_table, made_table, train_rows
 from driftloop.streams.demo_service import service_process, to_toml
 from driftloop.streams.demo_tally import Counted, Sent, balance
 from driftloop.streams.plot import binned
+from driftloop.streams.table_columns import Wanted
 from driftloop.tests.demo_table import table_file
 
 REPORT_KEYS = ["events", "drift", "jobs", "models", "accuracy", "accuracy_by_1000", "timing", "transport"]
@@ -40,11 +41,18 @@ def test_a_table_without_rows_to_play_is_refused() -> None:
         train_rows(4_950, 5_000, 100)
 
 
-def test_a_label_that_is_a_number_is_refused(tmp_path: Path) -> None:
+def test_a_label_that_is_a_number_is_a_regression(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    path.write_text("\n".join(["a,y", *(f"{row},{row / 7}" for row in range(300))]))
-    with pytest.raises(DriftloopError, match="2 to 100 classes, got 300"):
-        demo_table(str(path), "y")
+    path.write_text("\n".join(["a,y", *(f"{row % 5},{row / 7}" for row in range(300))]))
+    table = demo_table(str(path), Wanted("y"))
+    assert (table.task, table.classes, table.labels.dtype) == ("regression", (), np.float64)
+    assert table.label(7) == 1.0
+    assert table.notes == ("regression is assumed: labels have fractions (--task classification says otherwise)",)
+    with pytest.raises(InputInvalid, match=r"2 to 100 classes, got 300 .*--task regression"):
+        demo_table(str(path), Wanted("y"), "classification")
+    path.write_text("a,y\n1,2.5\n2,2.5\n")
+    with pytest.raises(InputInvalid, match=r"must vary, got 2\.5"):
+        demo_table(str(path), Wanted("y"))
 
 
 @pytest.mark.parametrize(
@@ -130,3 +138,27 @@ def test_the_whole_demo_in_memory(tmp_path: Path) -> None:
     check_report(report)
     assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert dict(summary_lines(report, plot))["lost / duplicated / dead letters"] == "0 / 0 / 0"
+
+
+def test_the_whole_demo_of_a_regression_in_memory(tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    features = random.normal(size=(2_600, 3))
+    price = 3 + features[:, 0] * np.where(np.arange(2_600) < 1_500, 1.5, -1.5) + random.normal(0, 0.1, 2_600)
+    cells = [[f"{value:.4f}" for value in row] for row in features]
+    cells[900][2], cells[1_700][2] = "inf", "1e39"
+    table, plot = tmp_path / "prices.csv", tmp_path / "demo" / "error.png"
+    table.write_text("\n".join(["id,a,b,c,price", *(f"{9 + row},{','.join(cells[row])},{price[row]:.4f}" for row in range(2_600))]))
+    arguments = ["--data", str(table), "--label", "price", "--train-rows", "800", "--plot", str(plot), "--memory"]
+    done = CliRunner().invoke(cli.app, ["demo", *arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    assert "regression is assumed: labels have fractions" in done.stderr
+    assert "no features, since they rise or fall with every row as an index, an id or a time does: id" in done.stderr
+    assert "2 cells are infinite or beyond float32 and taken as missing, the first: 'inf'" in done.stderr
+    assert "line 902, column c" in done.stderr
+    report = json.loads(done.stdout)
+    assert report["events"]["joined"] == 1_800
+    assert report["events"]["lost"] == report["events"]["dead_lettered"] == 0
+    assert report["mae"]["before_drift"] < 0.5 < report["mae"]["frozen_after"]
+    assert any(found["signal"] == "error" and found["direction"] == "worse" for found in report["drift"])
+    assert [name for name in report if name.startswith("mae")] == ["mae", "mae_by_1000"]
+    assert dict(summary_lines(report, plot))["absolute error before the drift"] == f"{report['mae']['before_drift']:.4g}"

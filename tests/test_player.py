@@ -22,9 +22,9 @@ from driftloop.settings import Settings
 from driftloop.streams.control_loop import ControlLoop
 from driftloop.streams.demo_serving import ClientLog
 from driftloop.streams.demo_story import Story
+from driftloop.streams.labelled_table import Table
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.player import PlayConfig, Player, Served, Stage
-from driftloop.streams.table_file import Table
 from driftloop.streams.transport import Outgoing
 
 ROWS, FIRST, CHANGE, NEEDED = 2_000, 400, 1_000, 300

@@ -11,6 +11,7 @@ import pytest
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.errors import DriftloopError, NotFound
 from driftloop.streams.replay import ReplayConfig, event_lines, replay_file
+from driftloop.streams.table_columns import Wanted
 
 ROWS = 2_400
 CHANGE = 1_200
@@ -29,14 +30,18 @@ def table(folder: Path, *, packed: bool = True) -> str:
     return str(path)
 
 
-def run(config: ReplayConfig) -> tuple[list[dict], dict]:
+LABEL_AND_PREDICTION = Wanted("y", "p")
+
+
+def run(config: ReplayConfig, notes: list[str] | None = None) -> tuple[list[dict], dict]:
     told: list[dict] = []
-    counts, _ = replay_file(config, MonitorConfig(), told.append)
+    notes = [] if notes is None else notes
+    counts, _ = replay_file(config, MonitorConfig(), told.append, notes.append)
     return told, counts.summary()
 
 
 def test_a_change_is_told_with_its_rows(tmp_path: Path) -> None:
-    told, summary = run(ReplayConfig(table(tmp_path), "y", "p"))
+    told, summary = run(ReplayConfig(table(tmp_path), LABEL_AND_PREDICTION))
     opened = [event for event in told if event["type"] == "drift_opened" and event["signal"] == "error"]
     assert len(opened) == 1
     assert opened[0]["direction"] == "worse"
@@ -55,7 +60,7 @@ def test_a_change_is_told_with_its_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch_size", [1, 60, 100_000])
 def test_output_does_not_depend_on_the_batch_size(tmp_path: Path, batch_size: int) -> None:
     path = table(tmp_path)
-    assert run(ReplayConfig(path, "y", "p", batch_size=batch_size)) == run(ReplayConfig(path, "y", "p"))
+    assert run(ReplayConfig(path, LABEL_AND_PREDICTION, batch_size=batch_size)) == run(ReplayConfig(path, LABEL_AND_PREDICTION))
 
 
 def test_a_table_and_its_events_give_the_same_episodes(tmp_path: Path) -> None:
@@ -67,7 +72,7 @@ def test_a_table_and_its_events_give_the_same_episodes(tmp_path: Path) -> None:
         lines.append(json.dumps({"model": "model", "prediction_id": str(row), "label": int(label)}))
     events = tmp_path / "events.ndjson"
     events.write_text("\n".join(lines))
-    from_table, _ = run(ReplayConfig(table(tmp_path), "y", "p"))
+    from_table, _ = run(ReplayConfig(table(tmp_path), LABEL_AND_PREDICTION))
     from_events, _ = run(ReplayConfig(str(events)))
     assert [event["episode_id"] for event in from_events] == [event["episode_id"] for event in from_table]
     assert from_events[0]["row"] // 2 == from_table[0]["row"]
@@ -126,7 +131,7 @@ def test_a_bad_table_is_named_by_its_line(tmp_path: Path, text: str, message: st
     path = tmp_path / "table.csv"
     path.write_text(text)
     with pytest.raises(DriftloopError, match=message):
-        run(ReplayConfig(str(path), "y", "p"))
+        run(ReplayConfig(str(path), LABEL_AND_PREDICTION))
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -135,15 +140,15 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.csv.gz"
     broken.write_bytes(Path(table(tmp_path)).read_bytes()[:-200])
     with pytest.raises(DriftloopError, match="gzip"):
-        run(ReplayConfig(str(broken), "y", "p"))
+        run(ReplayConfig(str(broken), LABEL_AND_PREDICTION))
     with pytest.raises(NotFound, match="exist"):
-        run(ReplayConfig(str(tmp_path / "nothing.csv"), "y", "p"))
+        run(ReplayConfig(str(tmp_path / "nothing.csv"), LABEL_AND_PREDICTION))
 
 
 def test_a_missing_feature_and_a_missing_label_are_no_dead_letters(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("a,y,p\n1.5,cat,cat\n,,dog\nnan,dog,dog\n")
-    _, summary = run(ReplayConfig(str(path), "y", "p"))
+    _, summary = run(ReplayConfig(str(path), LABEL_AND_PREDICTION))
     assert (summary["predictions"], summary["labels"], summary["dead_lettered"]) == (3, 2, {})
 
 
