@@ -32,7 +32,8 @@ def main() -> None:
             truth = int(income > debt) if row < TURN else int(income < debt)
             client.log_label(MODEL, prediction_id, truth)
         waiting = client.flush(timeout_s=10.0)
-        print(client.counters, f"{waiting} still wait")
+        # What is not sent is never an error of the service: the client counts it, and says why.
+        print(client.counters, client.reasons, f"{waiting} still wait")
 
 
 if __name__ == "__main__":

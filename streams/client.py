@@ -8,12 +8,13 @@ client.log_label("fraud", prediction_id, 0)
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Unpack
+from typing import NamedTuple, Unpack, get_args
 
 from ..detectors.admission import Admission
 from ..schemas.codecs import decode
@@ -32,6 +33,7 @@ LEFT = "event must be sent before its client closes"
 UNTOLD = "broker must take the record"
 SHOWN_REASONS = 3
 MAX_BOUND = 2**31 - 1
+FORMATS = get_args(Format)
 
 log = logging.getLogger("driftloop.client")
 
@@ -59,15 +61,19 @@ class ClientConfig:
     on_error: Callable[[DriftloopError], None] | None = None
     flush_on_sigterm: bool | None = None
 
-    def room(self) -> Room:
-        """Return the bounds of the queue; raises SettingsInvalid."""
+    def check(self) -> None:
+        """Raise SettingsInvalid with every value that cannot work."""
         bounds = {"max_queued": self.max_queued, "max_queued_bytes": self.max_queued_bytes}
+        # librdkafka takes 0 for no bound at all.
         problems = [
             f"{name} must be 1 to {MAX_BOUND}, got {bound!r}" for name, bound in bounds.items() if not 1 <= bound <= MAX_BOUND
         ]
+        if self.format not in FORMATS:
+            problems.append(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
+        if not 0 <= self.exit_flush_s < math.inf:
+            problems.append(f"exit_flush_s must be a time in seconds, got {self.exit_flush_s!r}")
         if problems:
             raise SettingsInvalid(problems)
-        return Room(self.max_queued, self.max_queued_bytes)
 
 
 class Counters(NamedTuple):
@@ -98,6 +104,7 @@ class Client:
         config: ClientConfig | None = None,
     ) -> None:
         self.config = ClientConfig() if config is None else config
+        self.config.check()
         self.exit_flush_s, self.flush_on_sigterm = self.config.exit_flush_s, self.config.flush_on_sigterm
         chosen = load_settings() if settings is None else settings
         if bootstrap_servers is not None:
@@ -217,7 +224,7 @@ class Client:
     def _make_queue(self, transport: Transport | None) -> Queue:
         if transport is not None:
             return TransportQueue(transport.sender())
-        return KafkaQueue(self._settings, self.config.room(), self._tell)
+        return KafkaQueue(self._settings, Room(self.config.max_queued, self.config.max_queued_bytes), self._tell)
 
     def _tally(self) -> Tally:
         return Tally(0, 0, 0, 0) if self._queue is None else self._queue.tally()

@@ -142,7 +142,9 @@ def _catch_sigterm() -> None:
     try:
         signal.signal(signal.SIGTERM, _on_sigterm)
     except ValueError:
-        log.warning("flush_on_sigterm needs a client made in the main thread: SIGTERM ends this process without a flush")
+        asked = any(client.flush_on_sigterm for client in _live)
+        level = logging.WARNING if asked else logging.DEBUG
+        log.log(level, "flush_on_sigterm needs a client made in the main thread: SIGTERM ends this process without a flush")
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

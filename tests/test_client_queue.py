@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -65,8 +66,18 @@ def test_a_full_queue_says_by_which_bound(caplog: pytest.LogCaptureFixture) -> N
     assert "25 of 25 events were dropped" in caplog.text
 
 
-@pytest.mark.parametrize("bounds", [{"max_queued": 0}, {"max_queued_bytes": 0}, {"max_queued": -5}, {"max_queued_bytes": 2**40}])
-def test_bounds_that_would_be_none_are_refused(bounds: dict[str, int]) -> None:
-    # librdkafka takes 0 for no bound at all.
-    with pytest.raises(SettingsInvalid, match=f"{next(iter(bounds))} must be 1 to"):
-        Client(AWAY, settings=Settings(), config=ClientConfig(**bounds))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_queued": 0},
+        {"max_queued": -5},
+        {"max_queued_bytes": 0},
+        {"max_queued_bytes": 2**40},
+        {"format": "msgpack"},
+        {"exit_flush_s": -1.0},
+        {"exit_flush_s": float("nan")},
+    ],
+)
+def test_a_config_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsInvalid, match=f"{next(iter(wrong))} must be"):
+        Client(AWAY, settings=Settings(), config=ClientConfig(**wrong))
