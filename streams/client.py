@@ -49,7 +49,8 @@ class ClientConfig:
     `strict` raises what is otherwise counted; `on_error` is told of every event that failed, from whichever thread notices.
     `format` json spends more bytes and time and can be read by people. `max_queued` events and `max_queued_bytes` of them wait at most.
     `exit_flush_s` bounds how long the program's exit may wait. `flush_on_sigterm` sends what waits before SIGTERM ends the process, where
-    the program has no handler of its own; None does so in workers of multiprocessing only, which a `Pool` ends that way.
+    the program has no handler of its own; None does so in workers of multiprocessing only, which a `Pool` ends that way. Such a process
+    ends when the call that it is in has come back to Python.
     """
 
     enabled: bool = True
