@@ -47,7 +47,8 @@ def packed(features: Any, rules: Admission) -> tuple[str, bytes] | None:
     packer = _packer(count)
     try:
         raw = packer.pack(*values)
-    except OverflowError:
+    except (OverflowError, struct.error):
+        # All are numbers: what cannot be packed is too large, a float or a whole number.
         raise EventInvalid("non_finite", "features must be finite and within float32, got a larger number") from None
     # One sum finds both NaN (missing, allowed) and infinity; only then is it worth looking at each.
     numbers = packer.unpack(raw)

@@ -163,6 +163,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("m", {"output": ""}, "output must be 1 to 256 bytes"),
     ("m", {"output": "x" * 257}, "output must be 1 to 256 bytes"),
     ("m", {"output": 2**64}, "output must be"),
+    ("m", {"features": [10**39]}, "features must be finite and within float32"),
+    ("m", {"features": {"a": -(10**400)}}, "features must be finite and within float32"),
     ("m", {"features": [1.0] * 2001}, "features must be at most 2000"),
     ("m", {"features": {f"{n:0200d}": 1.0 for n in range(1500)}}, "feature names must be at most"),
     ("m", {"features": {"a": np.datetime64("2026-01-01")}}, "features must be numbers"),
