@@ -50,6 +50,24 @@ def register(  # noqa: PLR0913 - one argument an option
         state.say("the champion now" if promote else f"serves once promoted: driftloop model promote {name} {event.version}")
 
 
+@app.command()
+def key(
+    context: typer.Context, file: Annotated[Path, typer.Argument(help="New file for the private key.")], json: JsonFlag = False
+) -> None:
+    """Make a key that model events are signed with, and print its public half for `signing.public_keys`.
+
+    Example: driftloop model key /etc/driftloop/models.pem
+    """
+    from .streams.signing import make_key
+
+    public = make_key(file)
+    if json:
+        print_json({"private_key_file": str(file), "public_key": public})
+    else:
+        typer.echo(public)
+        state_of(context).say(f"writers set signing.private_key_file, readers signing.public_keys; keep {file} from all others")
+
+
 @app.command("ls")
 def list_models(context: typer.Context, json: JsonFlag = False) -> None:
     """List the models and the versions that serve.

@@ -16,14 +16,25 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(watch)
 
 
-def init(context: typer.Context, json: JsonFlag = False) -> None:
+def init(
+    context: typer.Context,
+    print_acls: Annotated[
+        bool, typer.Option("--print-acls", help="Only print the commands that give each role its rights; no broker is asked.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
     """Create the topics, or check that those there are as driftloop needs them. Exit code 4 where one differs.
 
     Example: driftloop init
     """
+    from .streams.acls import acl_lines
     from .streams.topics import ensure_topics
 
     state = state_of(context)
+    if print_acls:
+        for line in acl_lines(state.settings):
+            typer.echo(line)
+        return
     created = ensure_topics(state.settings)
     if json:
         print_json({"created": list(created), "prefix": state.settings.topics.prefix})

@@ -23,6 +23,7 @@ from .schemas.config import (
     PolicyConfig,
     RepairConfig,
     Section,
+    SigningConfig,
     StoreConfig,
     TopicsConfig,
     WorkerConfig,
@@ -54,6 +55,7 @@ class Settings(Section):
     repair: RepairConfig = RepairConfig()
     store: StoreConfig = StoreConfig()
     models: ModelsConfig = ModelsConfig()
+    signing: SigningConfig = SigningConfig()
 
     @property
     def bootstrap_servers(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .redaction import shown_url
 
@@ -192,3 +192,24 @@ class ModelsConfig(Section):
     max_bytes: int = Field(256 * 1024 * 1024, ge=1_000, le=1024 * 1024 * 1024, description="of a model file")
     trial_timeout_s: float = Field(30.0, gt=0)
     trial_memory_bytes: int = Field(3 * 1024**3, ge=512 * 1024**2, description="address space of the child process")
+
+
+class SigningConfig(Section):
+    """Keys for model events: who has the private key can say which version serves; who knows public keys believes nobody else."""
+
+    private_key_file: str = Field("", max_length=4_000, repr=False, description="Ed25519 as PEM; writers sign with it")
+    public_keys: tuple[str, ...] = Field(
+        (), max_length=100, description="in base64; readers ignore model events that none of them signed"
+    )
+
+    @field_validator("public_keys", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """Take keys by commas, as a variable gives them."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> SigningConfig:
+        if self.private_key_file and not self.public_keys:
+            raise ValueError("must come with signing.public_keys, its own among them: who writes reads first (private_key_file)")
+        return self

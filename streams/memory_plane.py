@@ -13,6 +13,7 @@ from ..settings import Settings
 from .memory import MemoryTransport
 from .merge import Merge
 from .outgoing import outgoing
+from .signed_gate import SignedGate
 from .transport import Outgoing
 
 READ_RECORDS = 5_000
@@ -24,6 +25,7 @@ class MemoryPlane:
     def __init__(self, settings: Settings, transport: MemoryTransport) -> None:
         self._settings = settings
         self._transport = transport
+        self._gate = SignedGate(settings)
         self._readers = {kind: transport.reader([settings.topic(kind)]) for kind in DATA_PLANE_INPUTS}
         parts = range(transport.partitions)
         self._monitors = [Monitor(settings.monitor, settings.topics.prefix, partition) for partition in parts]
@@ -60,9 +62,12 @@ class MemoryPlane:
         for kind, reader in self._readers.items():
             records = reader.poll(READ_RECORDS, 0.0)
             found += len(records)
+            at_end = not records
+            if kind == "models" and not self._gate.is_open:
+                records = [one for one in records if self._gate.passes(one.topic, one.key, one.value, one.headers)]
             for partition, merge in enumerate(self._merges):
                 mine = [record for record in records if record.partition == partition]
-                merge.add(kind, mine, [record.timestamp_ms for record in mine], at_end=not records)
+                merge.add(kind, mine, [record.timestamp_ms for record in mine], at_end=at_end)
         return found
 
     def _outputs(self, partition: int, effects: Effects) -> list[Outgoing]:

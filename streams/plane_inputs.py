@@ -20,6 +20,7 @@ from ..settings import Settings
 from .bounded_call import close_member
 from .client_settings import Membership, fetch_properties, log, member_properties, reader_properties, shown_address
 from .pulse import PATIENCE_S, Pulse
+from .signed_gate import SignedGate
 from .slots import slot_taken
 
 TIMEOUT_S = 10.0
@@ -177,6 +178,7 @@ class Readers:
         for kind in DATA_PLANE_INPUTS:
             properties = reader_properties(settings, fetch_properties(int(memory_bytes * MEMORY_SHARES[kind]), wait_ms=20))
             self._consumers[kind] = Consumer({**properties, "auto.offset.reset": "error"}, logger=log)
+        self._gate = SignedGate(settings)
         self._pulses = {kind: Pulse(consumer, settings.topic(kind)) for kind, consumer in self._consumers.items()}
         self._parts: set[int] = set()
         self._paused: set[tuple[str, int]] = set()
@@ -215,7 +217,12 @@ class Readers:
                 raise lost(self._settings, f"reader of {kind}")
             return {}
         pulse.beat()
-        return {part: self._fetched(found) for part, found in by_partition(messages).items() if part in self._parts}
+        fetched = {part: self._fetched(found) for part, found in by_partition(messages).items() if part in self._parts}
+        if kind != "models" or self._gate.is_open:
+            return fetched
+        return {
+            part: Fetched([one for one in found.messages if self._passes(one)], found.end_offset) for part, found in fetched.items()
+        }
 
     def hold(self, kind: str, partition: int, *, paused: bool) -> None:
         """Stop or go on fetching one topic of a partition that runs far ahead of the others."""
@@ -233,6 +240,9 @@ class Readers:
         """Let go of every partition."""
         for consumer in self._consumers.values():
             consumer.close()
+
+    def _passes(self, message: Any) -> bool:
+        return self._gate.passes(message.topic(), message.key(), message.value(), message.headers())
 
     def _fetched(self, messages: list[Any]) -> Fetched:
         if not any(map(Message.error, messages)):

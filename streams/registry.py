@@ -6,13 +6,14 @@ import logging
 from dataclasses import dataclass, field
 
 from ..schemas.codecs import encode_json
-from ..schemas.errors import Conflict
+from ..schemas.errors import Conflict, EventInvalid
 from ..schemas.events import MAX_VERSION, ModelEvent, ModelPromoted, ModelRegistered, ModelRolledBack
 from ..schemas.records import Record
 from ..settings import Settings
 from .fold_guard import FoldGuard
 from .log_text import shown
-from .transport import Transport
+from .signing import FIRST, Verifier, verifier_of
+from .transport import Outgoing, Transport
 
 POLL_S = 0.2
 POLL_RECORDS = 1_000
@@ -31,10 +32,16 @@ class _Model:
 
 
 class Registry:
-    """Every model's versions and champion. Events may repeat: what a retried job says again changes nothing."""
+    """Every model's versions and champion. Events may repeat: what a retried job says again changes nothing.
 
-    def __init__(self) -> None:
+    With a `verifier` a record counts only if it is signed and follows the last one of its model that counted.
+    """
+
+    def __init__(self, verifier: Verifier | None = None) -> None:
         self._models: dict[str, _Model] = {}
+        self._verifier = verifier
+        self._heads: dict[bytes | None, str] = {}
+        self._marks: set[str] = set()
         self._guard = FoldGuard(log)
 
     @property
@@ -59,8 +66,31 @@ class Registry:
     def apply_record(self, record: Record) -> bool:
         """Take in a record of the models topic; return False where it repeats another, or is no event, and is passed over."""
         changed: list[bool] = []
-        problem = self._guard.take(record, ModelEvent, lambda event: changed.append(self.apply(event)))
-        return problem is None and changed[0]
+        try:
+            self._check_signature(record)
+        except EventInvalid as problem:
+            self._guard.refuse(problem)
+            return False
+        refused = self._guard.take(record, ModelEvent, lambda event: changed.append(self.apply(event)))
+        return refused is None and changed[0]
+
+    def head(self, key: bytes | None) -> str:
+        """Return the mark of the last signed record of a key, which the next one has to name."""
+        return self._heads.get(key, FIRST)
+
+    def counted(self, record: Outgoing) -> bool:
+        """Return whether a signed record is one of those that counted."""
+        if self._verifier is None:
+            return True
+        try:
+            return self._verifier.check(record.topic, record.key, record.value, record.headers).mark in self._marks
+        except EventInvalid:
+            return False
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Return how many records were passed over, by disposition."""
+        return dict(self._guard.skipped)
 
     def champion(self, model: str) -> ModelRegistered | None:
         """Return the version that serves now, or None before the first promotion."""
@@ -97,6 +127,18 @@ class Registry:
             model=model, version=previous.version, digest=previous.digest, from_version=champion.version, reason=reason
         )
 
+    def _check_signature(self, record: Record) -> None:
+        if self._verifier is None:
+            return
+        where = f"{record.topic}/{record.partition}/{record.offset}"
+        signed = self._verifier.check(record.topic, record.key, record.value, record.headers)
+        if signed.previous != self.head(record.key):
+            raise EventInvalid(
+                "invalid", f"signed model event must follow the last one of its model, got one repeated or late ({where})"
+            )
+        self._heads[record.key] = signed.mark
+        self._marks.add(signed.mark)
+
     def _fold(self, model: _Model, event: ModelEvent) -> bool:
         if isinstance(event, ModelRegistered):
             known = model.versions.get(event.version)
@@ -126,7 +168,7 @@ class Registry:
 
 def read_registry(transport: Transport, settings: Settings) -> Registry:
     """Return the registry as the models topic tells it now; raises NotFound without the topic, BrokerUnavailable."""
-    registry = Registry()
+    registry = Registry(verifier_of(settings.signing))
     reader = transport.reader([settings.topic("models")])
     try:
         while not reader.at_end():

@@ -19,6 +19,7 @@ from ..schemas.plain_text import one_line
 from ..settings import Settings, load_settings
 from .model_trial import DEFAULTS, tried
 from .registry import POLL_RECORDS, Registry
+from .signing import verifier_of
 from .transport import Reader, Transport
 
 POLL_S = 1.0
@@ -86,7 +87,7 @@ class ModelWatcher:
         self._transport = options.get("transport")
         self._store = options.get("store")
         self._on_model = options.get("on_model")
-        self._registry = Registry()
+        self._registry = Registry(verifier_of(self._settings.signing))
         self._reader: Reader | None = None
         self._caught_up = False
         self._refused: tuple[int, str] | None = None

@@ -26,7 +26,7 @@ from .fold_guard import FoldGuard, dead_letter
 from .job_run import JobLost, JobRun
 from .job_view import JobView
 from .log_text import shown
-from .outgoing import outgoing
+from .outgoing import outgoing, outgoings
 from .transport import Transport
 
 TAKE_S = 0.2
@@ -158,13 +158,13 @@ class Worker:
 
     def _end(self, record: Record, request: JobRequested, attempt: int, events: list[Event]) -> None:
         try:
-            done = self._work.finish(record, [outgoing(self._settings, event) for event in events])
+            done = self._work.finish(record, outgoings(self._settings, self._transport, events))
         except SlotTaken:
             raise
         except Conflict as problem:
             log.error("job %s could not tell its outcome: %s", shown(request.job_id), shown(problem))
             events = [_failed(request, attempt, time.monotonic(), JobError("error", str(problem)))]
-            done = self._work.finish(record, [outgoing(self._settings, event) for event in events])
+            done = self._work.finish(record, outgoings(self._settings, self._transport, events))
         if not done:
             log.info("job %s was ended by another worker", request.job_id)
             return

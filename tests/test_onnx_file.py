@@ -135,6 +135,12 @@ def axis_beyond_all(model: ModelProto) -> None:
     model.graph.node.insert(2, node)
 
 
+def empty_bias(model: ModelProto) -> None:
+    """Making a session of this ends the process with signal 11 in onnxruntime 1.31.1."""
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(8, np.float32), "s"))
+    model.graph.node.insert(2, helper.make_node("LayerNormalization", ["b", "s", ""], ["n"]))
+
+
 def growing_batch(model: ModelProto) -> None:
     last = "features"
     for index in range(27):
@@ -223,6 +229,7 @@ def kernel_of_zero(model: ModelProto) -> None:
         (sparse, ModelUnsupported, "sparse"),
         (wrong_shapes, ArtifactInvalid, "shapes"),
         (axis_beyond_all, ArtifactInvalid, "'axis' must be -8 to 8"),
+        (empty_bias, ModelUnsupported, "left out, not be empty"),
         (growing_batch, ArtifactInvalid, "numbers a row"),
         (rows_by_rows, ModelUnsupported, "no faster than the rows"),
         (folded_for_minutes, ModelUnsupported, "products a row"),
