@@ -29,6 +29,7 @@ class Agenda:
         self._aims: dict[At, tuple[int, int]] = {}
         self._loud: dict[At, tuple[int, Fired]] = {}
         self._seen: dict[At, int] = {}
+        self._dues: set[tuple[int, int, str]] = set()
         for number in range(len(flows)):
             self._begin(number)
 
@@ -58,7 +59,9 @@ class Agenda:
 
     def add_due(self, order: int, slot: int, signal: str) -> None:
         """Add a count that an episode reaches."""
-        heapq.heappush(self._heap, (order, DUE, f"{slot} {signal}", (slot, signal)))
+        if (order, slot, signal) not in self._dues:
+            self._dues.add((order, slot, signal))
+            heapq.heappush(self._heap, (order, DUE, f"{slot} {signal}", (slot, signal)))
 
     def visits(self) -> Iterator[tuple[int, int, Any]]:
         """Yield (order, rank, what), `what` for DUE (slot, signal), else (lane, block, fired); then remember what is left."""

@@ -19,7 +19,7 @@ class Alarm:
     """A change of a signal: raw means before and after, the effect in sd of a row, and where.
 
     `start` is the first row that most likely lies after the change, `rows` how many rows of the lane do, the tipping one included;
-    `after_rows` lie behind the mean after.
+    `before_rows` and `after_rows` lie behind the means, `correlation_rows` carry the evidence of one. `is_share`: of rows of 0 and 1.
     """
 
     signal: str
@@ -33,7 +33,10 @@ class Alarm:
     start: Place
     reference: Place
     rows: int
+    before_rows: float
     after_rows: float
+    correlation_rows: float
+    is_share: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class Split:
         rows = self.rows_before + self.rows_after
         before, after = min(max(self.before, 0.0), 1.0), min(max(self.after, 0.0), 1.0)
         pooled = (before * self.rows_before + after * self.rows_after) / rows
-        return 2.0 * (self.rows_before * _divergence(before, pooled) + self.rows_after * _divergence(after, pooled))
+        return 2.0 * (self.rows_before * divergence(before, pooled) + self.rows_after * divergence(after, pooled))
 
 
 TOLERATED_VARIANCES = 4.0
@@ -64,7 +64,7 @@ def best_split(means: Floats, weights: Floats, variance: float) -> Split | None:
     )
 
 
-def _divergence(share: float, pooled: float) -> float:
+def divergence(share: float, pooled: float) -> float:
     """Return the Kullback-Leibler divergence of two shares."""
     ones = share * math.log(share / pooled) if share > 0.0 and pooled > 0.0 else 0.0
     noughts = (1.0 - share) * math.log((1.0 - share) / (1.0 - pooled)) if share < 1.0 and pooled < 1.0 else 0.0

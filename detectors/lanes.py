@@ -254,7 +254,10 @@ class Lane:
             start=_place(past, split.latest + 1, last),
             reference=_place(past, split.at - reach, last),
             rows=after,
+            before_rows=split.rows_before,
             after_rows=split.rows_after,
+            correlation_rows=known.correlation_rows,
+            is_share=shares,
         )
 
     def effects_since(self, offset: int, least_blocks: int) -> dict[str, float]:

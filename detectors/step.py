@@ -151,8 +151,9 @@ class Step:
         target = watched.book.next_labelled(episode, labelled)
         if target is not None:
             dues.append(self._nth(episode, watched.slot, target - episode.labelled, on_labels=True))
-        if not episode.on_labels:
-            need = max(self.roster.config.settle_rows - episode.seen, 1)
+        if not episode.on_labels and episode.signal in watched.book.open:
+            at = self.seen(episode, watched.slot, after)
+            need = max(watched.book.settle_rows(episode), at + 1) - episode.seen
             dues.append(self._nth(episode, watched.slot, need, on_labels=False))
         return min((order for order in dues if order is not None and order > after), default=None)
 
@@ -211,7 +212,7 @@ class Step:
         roster.touched |= touched
         roster.fresh_inputs |= {version.model for version in self._versions}
         for slot in touched:
-            for episode in roster.models[slot].book.open.values():
+            for episode in roster.models[slot].book.waiting():
                 self._carry(episode, slot)
 
     def _carry(self, episode: Episode, slot: int) -> None:

@@ -111,8 +111,8 @@ class Watch:
         self._last_label = step.last_label
         agenda = Agenda(step.flows(), self._is_open)
         for watched in step.touched():
-            for signal in list(watched.book.open):
-                self._wait(step, agenda, watched, signal)
+            for episode in watched.book.waiting():
+                self._wait(step, agenda, watched, episode.signal)
         for order, rank, what in agenda.visits():
             if rank == DUE:
                 self._due(step, agenda, order, what)
@@ -156,6 +156,8 @@ class Watch:
         for level in levels:
             now = look.step.labelled(watched.book.open.get(level.signal), watched.slot, look.order)
             told += [(look.order, look.rank, level.signal, event) for event in watched.book.level(level, tip, now)]
+            if level.fresh and level.signal in watched.book.open:
+                self._wait(look.step, look.agenda, watched, level.signal, look.order)
         return told
 
     def _alarms(self, look: Look, who: tuple[Watched, Lane], alarms: list[Alarm], tip: Tip) -> list[Told]:
@@ -195,8 +197,10 @@ class Watch:
         return tuple(Implicated(name=name.removeprefix("feature/"), effect=effect) for name, effect in large[:MAX_IMPLICATED])
 
     def _wait(self, step: Step, agenda: Agenda, watched: Watched, signal: str, after: int | None = None) -> None:
-        """Note the record at which an open episode reaches its next count, if that lies in this stretch."""
-        episode = watched.book.open[signal]
+        """Note the record at which an episode reaches its next count, if that lies in this stretch."""
+        episode = watched.book.of(signal)
+        if episode is None:
+            return
         try:
             order = step.due(watched, episode, after)
         except BaseException as problem:  # noqa: BLE001 - one episode must not hurt another
@@ -215,25 +219,26 @@ class Watch:
         except BaseException as problem:  # noqa: BLE001 - as above
             self._drop(problem, watched, signal)
             return
-        if signal in watched.book.open:
-            self._wait(step, agenda, watched, signal, order)
+        self._wait(step, agenda, watched, signal, order)
 
     def _drop(self, problem: BaseException, watched: Watched, signal: str) -> None:
         self._fault(problem, watched.slot, f"the episode of {signal}")
-        watched.book.open.pop(signal, None)
+        watched.book.drop(signal)
 
     def _is_due(self, step: Step, watched: Watched, signal: str, order: int) -> bool:
-        episode = watched.book.open.get(signal)
+        episode = watched.book.of(signal)
         return episode is not None and step.due(watched, episode, order - 1) == order
 
     def _reached(self, step: Step, watched: Watched, signal: str, order: int) -> list[Told]:
         book, slot = watched.book, watched.slot
-        episode = book.open[signal]
+        episode = book.of(signal)
+        if episode is None:
+            return []
         model = self.table.name(slot)
         position = step.position_at(order, slot)
         labelled = step.labelled(episode, slot, order)
         events: list[Event] = list(book.reached(model, episode, labelled, position)) if step.is_joined(slot, order) else []
-        if signal in book.open and not episode.on_labels and step.seen(episode, slot, order) >= self.config.settle_rows:
+        if signal in book.open and not episode.on_labels and step.seen(episode, slot, order) >= book.settle_rows(episode):
             events.append(book.settle(model, episode, labelled, position))
         return [(order, DUE, signal, event) for event in events]
 

@@ -123,7 +123,9 @@ class WatchState:
             watched = roster.watched(slot, generation)
             watched.layout, watched.predictions = tuple(layout), predictions
             watched.next_turn_ms, watched.seen_ms, watched.is_labelled = seen
-            watched.book.open = {one["signal"]: msgspec.convert(one, Episode) for one in episodes}
+            watched.book.open, watched.book.settled = (
+                {one["signal"]: msgspec.convert(one, Episode) for one in some} for some in episodes
+            )
         elif name[0] == "i":
             watched = roster.models[slot]
             watched.inputs = roster.inputs_lane(slot, watched.layout)
@@ -151,7 +153,7 @@ def _model_state(watched: Watched) -> Any:
             watched.generation,
             watched.layout,
             watched.predictions,
-            [msgspec.to_builtins(one) for one in watched.book.open.values()],
+            [[msgspec.to_builtins(one) for one in some.values()] for some in (watched.book.open, watched.book.settled)],
         ),
         (watched.next_turn_ms, watched.seen_ms, watched.is_labelled),
     )

@@ -134,7 +134,10 @@ class DriftUpdated(Event, frozen=True, kw_only=True, tag_field="type", tag="drif
 
 
 class DriftClosed(Event, frozen=True, kw_only=True, tag_field="type", tag="drift_closed"):
-    """Close an episode. `reason`: settled (the new level is the baseline), recovered, or superseded by another change."""
+    """The end of an episode. `reason`: settled (the new level is the baseline), recovered, or superseded by another change.
+
+    `rows`: those since the change that led back, where there was one.
+    """
 
     episode_id: str
     version: int
@@ -143,6 +146,7 @@ class DriftClosed(Event, frozen=True, kw_only=True, tag_field="type", tag="drift
     after_mean: float
     labelled_rows: int
     closed_at: Position
+    rows: RowRange | None = None
 
 
 class MetricsComputed(Event, frozen=True, kw_only=True, tag_field="type", tag="metrics_computed"):
