@@ -120,14 +120,14 @@ def test_a_detector_that_fails_while_it_runs_ahead_restarts_its_lane(monkeypatch
 
             self.update = update
 
-    begun = Lane._watch
+    begun = Lane.watch
 
     def watch(lane: Lane, at: int) -> None:
         begun(lane, at)
         if lane.model == 1 and lane.signals == ("confidence",):
             lane.detectors[at][0] = Failing(0.002)
 
-    monkeypatch.setattr(Lane, "_watch", watch)
+    monkeypatch.setattr(Lane, "watch", watch)
     told, faults = run(stream, [700])
     assert of("good", told) == of("good", clean)
     assert faults
