@@ -117,7 +117,7 @@ class Admission:
         """Check an output of its kind, and the number of its scores (None without any), against what is known of the model."""
         if model.kind is not None and kind_of(value) != model.kind:
             raise EventInvalid("invalid", f"output must be a {model.kind} as this model's outputs are, got {shown(value)}")
-        if width is not None and model.reserved and width != model.reserved:
+        if width is not None and model.reserved and width != model.reserved and not (width == 1 and model.is_binary):
             raise EventInvalid("invalid", f"scores must be one per class, {model.reserved}, got {width}")
         if model.registered and model.task == "classification" and value not in model.index:
             raise EventInvalid("invalid", f"output must be a class of the signature, got {shown(value)}")
@@ -153,10 +153,9 @@ def label_problem(value: Any, model: Model) -> str | None:
     """Return why `value` cannot be the label of a model's output, or None where it can."""
     if model.kind is not None and kind_of(value) != model.kind:
         return f"label must be a {model.kind} as this model's outputs are, got {shown(value)}"
-    if model.task == "regression":
+    # A label that no class of the signature is shows that the model is wrong: it is counted, not refused.
+    if model.task == "regression" or model.registered:
         return None
-    if model.registered:
-        return None if value in model.index else f"label must be a class of the signature, got {shown(value)}"
     if model.kind == "number" and not is_whole(value):
         return f"label must be a whole number as this model's classes are, got {shown(value)}"
     return None

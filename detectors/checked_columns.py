@@ -93,8 +93,11 @@ def _checked_scores(scores: Floats, widths: Ints, slots: Ints, table: ModelTable
     finite = np.abs(scores) <= FLOAT32_MAX
     if np.count_nonzero(finite) != int(widths.sum()):
         wrong = np.count_nonzero(finite, axis=1) != widths
-    reserved = table.facts().reserved[slots]
-    wrong |= (reserved > 0) & (widths != reserved)
+    facts = table.facts()
+    reserved = facts.reserved[slots]
+    unlike = (reserved > 0) & (widths != reserved)
+    if unlike.any():
+        wrong |= unlike & ~((widths == 1) & facts.binary[slots])
     if widest > WIDEST:
         scores[widths > WIDEST] = np.nan
         scores = scores[:, :WIDEST]

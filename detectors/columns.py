@@ -59,13 +59,17 @@ class InputRows:
         return InputRows(*first, self.confidence[keep], self.latency_ms[keep], groups)
 
 
+FIT, UNFIT, CONTRARY = range(3)
+
+
 @dataclass(slots=True)
 class JoinedRows:
     """The pairs that a batch completed, in merged order, columns of length m.
 
     A pair's `order` is that of its later record. `ts`: event time of the prediction. `output`, `label`: class index in the model's
     classes, or the number itself for regression. `error`: 0 or 1, or the absolute error. `scores`: float64 (m, widest model), NaN
-    beyond a model's classes and without scores.
+    beyond a model's classes, without scores, and where they are no chances of the classes. `fitness`: FIT, UNFIT where they are none, or
+    CONTRARY where the highest is of another class than the output; None where all are FIT.
     """
 
     order: Ints
@@ -78,3 +82,4 @@ class JoinedRows:
     label: Floats
     error: Floats
     scores: Floats
+    fitness: NDArray[np.int8] | None = None

@@ -11,23 +11,30 @@ from ..schemas.events import Scalar
 
 
 class Facts(NamedTuple):
-    """By slot what many rows are checked against. `lookups`: of registered classes; `indices`: of all; None for a regression."""
+    """By slot what many rows are checked against. `lookups`: of registered classes; `indices`: of all; None for a regression.
+
+    `others`: the index of what has none of its own. `binary`: models of which a single score is the chance of the second class.
+    """
 
     kinds: NDArray[np.int64]
     reserved: NDArray[np.int64]
     first_rows: NDArray[np.int64]
     regress: NDArray[np.bool_]
+    others: NDArray[np.int64]
+    binary: NDArray[np.bool_]
     lookups: list[dict[Scalar, float] | None]
     indices: list[dict[Scalar, int] | None]
 
 
-NO_COLUMNS: tuple[NDArray[Any], ...] = tuple(np.zeros(0, kind) for kind in (np.int64, np.int64, np.int64, np.bool_))
+NO_COLUMNS: tuple[NDArray[Any], ...] = tuple(
+    np.zeros(0, kind) for kind in (np.int64, np.int64, np.int64, np.bool_, np.int64, np.bool_)
+)
 
 
 def grown(old: Facts | None, count: int) -> Facts:
     """Return facts of `count` slots; the new ones are to be filled in."""
     known = 0 if old is None else len(old.lookups)
-    columns: tuple[NDArray[Any], ...] = NO_COLUMNS if old is None else old[:4]
+    columns: tuple[NDArray[Any], ...] = NO_COLUMNS if old is None else old[:6]
     rooms = [column if column.base is None else column.base for column in columns]
     if len(rooms[0]) < count:
         rooms = [np.zeros(2 * count, column.dtype) for column in columns]
@@ -36,5 +43,5 @@ def grown(old: Facts | None, count: int) -> Facts:
     lookups, indices = ([], []) if old is None else (old.lookups, old.indices)
     for held in (lookups, indices):
         held.extend([None] * (count - len(held)))
-    kinds, reserved, first_rows, regress = (room[:count] for room in rooms)
-    return Facts(kinds, reserved, first_rows, regress, lookups, indices)
+    kinds, reserved, first_rows, regress, others, binary = (room[:count] for room in rooms)
+    return Facts(kinds, reserved, first_rows, regress, others, binary, lookups, indices)

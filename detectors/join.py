@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checked_columns import strange_pairs
-from .columns import Floats, Ints
+from .columns import CONTRARY, FIT, UNFIT, Floats, Ints
 from .disputes import Disputes, Pair, Rules
 from .early_labels import EarlyLabels
 from .model_table import ModelTable
-from .outputs import Fresh, label_indices, marks_of, output_indices, place_classes
+from .outputs import Fresh, is_output, label_indices, marks_of, output_indices, place_classes
 from .pending import SUPERSEDED, NewRows, Pending
 from .pieces import Labels, Predictions
 from .scalars import numbers_of, types_of
+from .scores import chances
 
 Bools = NDArray[np.bool_]
 
@@ -85,10 +86,21 @@ class Joiner:
         rows, pending = joined.rows, self.pending
         slots = pending.column("model", rows).astype(np.int64)
         place_classes(fresh, joined, slots, self.table)
-        output = output_indices(pending.column("output", rows), slots, self.table)
+        stored = pending.column("output", rows)
+        output = output_indices(stored, slots, self.table)
         label = label_indices(joined.values, joined.numbers, slots, self.table)
-        regress = self.table.facts().regress[slots]
+        facts = self.table.facts()
+        regress = facts.regress[slots]
         error = np.where(regress, np.abs(output - label), (output != label).astype(np.float64))
+        for row in ((output == label) & (output == facts.others[slots]) & ~regress).nonzero()[0].tolist():
+            model = self.table.models[int(slots[row])]
+            error[row] = not is_output(float(stored[row]), joined.values[row], model)
+        scores, fitness = chances(pending.scores(rows), output, facts.binary[slots])
+        if fitness is not None:
+            fitness[regress] = FIT
+            for kind, name in ((UNFIT, "unfit_scores"), (CONTRARY, "contrary_scores")):
+                mine = (fitness == kind).nonzero()[0]
+                self.table.count_rows(joined.order[mine], slots[mine], name)
         return {
             "model": slots,
             "version": pending.column("version", rows).astype(np.int64),
@@ -97,7 +109,8 @@ class Joiner:
             "output": output,
             "label": label,
             "error": error,
-            "scores": pending.scores(rows).astype(np.float64),
+            "scores": scores,
+            "fitness": fitness,
         }
 
     def _append(self, predictions: Predictions, stored: Floats, new: Bools) -> None:

@@ -12,22 +12,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import Floats, Ints, JoinedRows
+from .columns import CONTRARY, UNFIT, Floats, Ints, JoinedRows
 from .roc import BINS, score_bins
 
 SCORED_CLASSES = 64
 LOSS_UNIT = float(2**24)
 FLOOR = 1e-15
 COUNTERS = 3
+MOST_CLASSES = 16_384
+"""No model has an index beyond: classes of a signature, and labels that it has not (model_table.py)."""
+SUMS = ("rows", "losses", "loss_sum", "unfit", "contrary", "absolute", "square")
 
 
 class Window:
-    """Hold one version's sums over a stretch of rows; sums of classes are (3, classes), histograms (classes, 2, bins)."""
+    """One version's sums over a stretch of rows; sums of classes are (3, classes), histograms (classes, 2, bins).
+
+    `unfit` rows have scores that are no chances of the classes and were left out; `contrary` ones have the highest at another class.
+    """
 
     def __init__(self, classes: int, scored: int) -> None:
         self.rows = 0
         self.losses = 0
         self.loss_sum = 0
+        self.unfit = 0
+        self.contrary = 0
         self.absolute = 0.0
         self.square = 0.0
         self.classes: Ints = np.zeros((COUNTERS, classes), np.int64)
@@ -38,6 +46,8 @@ class Window:
         self.rows += other.rows
         self.losses += other.losses
         self.loss_sum += other.loss_sum
+        self.unfit += other.unfit
+        self.contrary += other.contrary
         self.absolute += other.absolute
         self.square += other.square
         self.classes = _widen(self.classes, other.classes.shape[1], 1)
@@ -56,7 +66,7 @@ def _widen(array: Ints, size: int, axis: int) -> Ints:
 
 @dataclass(slots=True)
 class Marks:
-    """Say where n joined rows count: `slot`, `error` (and `is_number` where some rows are regression) of all of them.
+    """Where n joined rows count: `slot`, `error`, `fitness` (and `is_number` where some rows are regression) of all of them.
 
     The rest is of the k classified rows at `kept`: indices of counters, whether a prediction was right, its loss in LOSS_UNIT, and
     indices of bins (k, classes), those that count. `loss`, `scores` and `is_score` are None where no row has scores.
@@ -66,6 +76,7 @@ class Marks:
     is_number: NDArray[np.bool_] | None
     error: Floats
     kept: Ints
+    fitness: NDArray[np.int8] | None = None
     predicted: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     labelled: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     is_hit: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
@@ -76,12 +87,14 @@ class Marks:
 
 
 class WindowSums:
-    """Hold the windows of all versions, by version slot, in flat arrays."""
+    """The windows of all versions, by version slot, in flat arrays."""
 
     def __init__(self) -> None:
         self.rows: Ints = np.zeros(0, np.int64)
         self.losses: Ints = np.zeros(0, np.int64)
         self.loss_sum: Ints = np.zeros(0, np.int64)
+        self.unfit: Ints = np.zeros(0, np.int64)
+        self.contrary: Ints = np.zeros(0, np.int64)
         self.absolute: Floats = np.zeros(0)
         self.square: Floats = np.zeros(0)
         self.classes: Ints = np.zeros(0, np.int64)
@@ -99,7 +112,7 @@ class WindowSums:
         if slots <= len(self.rows):
             return
         size = max(8, 2 * slots)
-        for name in ("rows", "losses", "loss_sum", "absolute", "square", "classes", "scored", "class_base", "score_base"):
+        for name in (*SUMS, "classes", "scored", "class_base", "score_base"):
             old = getattr(self, name)
             new = np.zeros(size, old.dtype)
             new[: len(old)] = old
@@ -110,15 +123,16 @@ class WindowSums:
         self.reserve(int(slot.max()) + 1)
         kept = np.arange(len(slot)) if is_number is None else np.flatnonzero(~is_number)
         mine, scores = slot[kept], rows.scores[kept]
-        output, label = rows.output[kept].astype(np.int64), rows.label[kept].astype(np.int64)
+        output, label = _indices(rows.output[kept]), _indices(rows.label[kept])
         gone = np.isnan(scores)
         width = scores.shape[1]
         given = width - gone.sum(axis=1) if gone.any() else np.full(len(kept), width, np.int64)
         if len(kept):
             self._fit(mine, np.maximum(output, label) + 1, np.minimum(given, SCORED_CLASSES))
         base, classes = self.class_base[mine], self.classes[mine]
-        made = Marks(slot, is_number, rows.error, kept)
-        made.predicted, made.labelled, made.is_hit = base + classes + output, base + 2 * classes + label, output == label
+        made = Marks(slot, is_number, rows.error, kept, rows.fitness)
+        # By value: an output and a label that both have no index of their own may differ.
+        made.predicted, made.labelled, made.is_hit = base + classes + output, base + 2 * classes + label, rows.error[kept] == 0
         made.has_scores = given > 0
         if width and made.has_scores.any():
             made.loss = _losses(scores, label, given)
@@ -128,7 +142,7 @@ class WindowSums:
     def _score_marks(self, rows: tuple[Ints, Floats, Ints, Ints]) -> tuple[Ints, NDArray[np.bool_]]:
         slot, scores, label, given = rows
         # The scores of two classes say the same twice.
-        skip = int((given == 2).all())
+        skip = int(((given == 2) | (given == 0)).all())
         widest = min(int(given.max()), SCORED_CLASSES)
         bins = score_bins(scores[:, skip:widest])
         number = np.arange(skip, widest)
@@ -140,6 +154,10 @@ class WindowSums:
         """Count the chosen rows."""
         slot = marks.slot[chosen]
         _count(self.rows, slot)
+        if marks.fitness is not None:
+            fitness = marks.fitness[chosen]
+            _count(self.unfit, slot[fitness == UNFIT])
+            _count(self.contrary, slot[fitness == CONTRARY])
         kept: slice | NDArray[np.bool_] = chosen
         if marks.is_number is not None:
             which = np.zeros(len(marks.slot), np.bool_)
@@ -182,7 +200,8 @@ class WindowSums:
         base, score_base = int(self.class_base[slot]), int(self.score_base[slot])
         window = Window(classes, scored)
         window.rows, window.losses = int(self.rows[slot]), int(self.losses[slot])
-        window.loss_sum = int(self.loss_sum[slot])
+        window.loss_sum, window.unfit = int(self.loss_sum[slot]), int(self.unfit[slot])
+        window.contrary = int(self.contrary[slot])
         window.absolute, window.square = float(self.absolute[slot]), float(self.square[slot])
         window.classes[:] = self._class_arena[base : base + COUNTERS * classes].reshape(COUNTERS, classes)
         flat = self._score_arena[score_base : score_base + scored * 2 * BINS]
@@ -193,6 +212,7 @@ class WindowSums:
         """Set a version's window."""
         self.reserve(slot + 1)
         self.rows[slot], self.losses[slot], self.loss_sum[slot] = window.rows, window.losses, window.loss_sum
+        self.unfit[slot], self.contrary[slot] = window.unfit, window.contrary
         self.absolute[slot], self.square[slot] = window.absolute, window.square
         classes, scored = window.classes.shape[1], len(window.histograms)
         if classes > self.classes[slot]:
@@ -234,11 +254,21 @@ class WindowSums:
     def clear(self, slot: int) -> None:
         """Begin a new window."""
         self.reserve(slot + 1)
-        for sums in (self.rows, self.losses, self.loss_sum, self.absolute, self.square):
-            sums[slot] = 0
+        for name in SUMS:
+            getattr(self, name)[slot] = 0
         base, score_base = int(self.class_base[slot]), int(self.score_base[slot])
         self._class_arena[base : base + COUNTERS * int(self.classes[slot])] = 0
         self._score_arena[score_base : score_base + int(self.scored[slot]) * 2 * BINS] = 0
+
+
+def _indices(values: Floats) -> Ints:
+    """Return class indices as whole numbers; raises IndexError where one is none, which would count for a neighbour."""
+    if len(values) and not 0 <= values.min() <= values.max() < MOST_CLASSES:
+        raise IndexError(f"class indices must be 0 to {MOST_CLASSES - 1}, got {values.min()} to {values.max()}")
+    found: Ints = values.astype(np.int64)
+    if (found != values).any():
+        raise IndexError(f"class indices must be whole numbers, got {values[found != values][0]}")
+    return found
 
 
 def _losses(scores: Floats, label: Ints, given: Ints) -> Ints:
@@ -254,6 +284,8 @@ def _count(counters: NDArray[Any], at: Ints) -> None:
     if not len(at):
         return
     low, high = int(at.min()), int(at.max()) + 1
+    if low < 0 or high > len(counters):
+        raise IndexError(f"counters must be 0 to {len(counters) - 1}, got {low} to {high - 1}")
     if high - low <= 4 * len(at):
         counters[low:high] += np.bincount(at - low).astype(counters.dtype)
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,11 +21,13 @@ from numpy.typing import NDArray
 from ..schemas.config import MonitorConfig
 from ..schemas.events import Scalar, Signature, Task
 from ..schemas.layouts import Layout, layout
+from .columns import Ints
 from .facts import Facts, grown
 from .room import NOTHING, Room, Size, size_of, size_of_signature
 
 MAX_LEARNED_CLASSES = 500
 MAX_LABEL_CLASSES = 1_000
+MAX_FOREIGN_CLASSES = 100
 MAX_WHOLE = 2**53
 MAX_NAMED_VERSIONS = 16
 Kind = Literal["number", "text", "truth"]
@@ -37,6 +40,8 @@ COUNTS = (
     "late_labels",
     "early_labels",
     "misplaced_features",
+    "unfit_scores",
+    "contrary_scores",
 )
 
 
@@ -44,10 +49,11 @@ COUNTS = (
 class Model:
     """What is known of one model.
 
-    `classes`: values in index order, None where scores announce a class that has not appeared. `reserved`: the number of scores,
-    0 where unknown. `stored`: output -> the number that the join buffer keeps for it (texts are numbered in order of appearance, other
-    values are themselves); `lookup`: the part of it that may be predicted. `born`: the order of its first record.
-    `named`: the versions that the models topic named, the newest last. `is_free`: a slot whose model is gone.
+    `classes`: values in index order, None where scores announce a class that has not appeared; behind those of a signature follow
+    labels that it has not, which no output can meet. `reserved`: the number of scores, 0 where unknown. `stored`: output -> the number
+    that the join buffer keeps for it (texts are numbered in order of appearance, other values are themselves); `lookup`: the part of it
+    that may be predicted. `born`: the order of its first record. `named`: the versions that the models topic named, the newest last.
+    `is_free`: a slot whose model is gone.
     """
 
     name: str
@@ -62,8 +68,6 @@ class Model:
     lookup: dict[Scalar, float] = field(default_factory=dict)
     born: int = 0
     by_stored: dict[float, int] = field(default_factory=dict)
-    _spanned: int = -1
-    _is_span: bool = False
     generation: int = 0
     first_row: int = 0
     counts: dict[str, int] = field(default_factory=dict)
@@ -73,28 +77,30 @@ class Model:
     is_free: bool = False
 
     @property
-    def span(self) -> int:
-        """Return the number of classes where each class is its own index, else 0."""
-        if self._spanned != len(self.index):
-            self._spanned = len(self.index)
-            self._is_span = self.kind == "number" and all(value == at for value, at in self.index.items())
-        return self._spanned if self._is_span else 0
+    def most_classes(self) -> int:
+        """Return how many classes can have an index of their own; what lies beyond shares this one."""
+        return self.reserved + MAX_FOREIGN_CLASSES if self.registered else MAX_LABEL_CLASSES
+
+    @property
+    def is_binary(self) -> bool:
+        """Return whether the model is known to have two classes, so that a single score is the chance of the second."""
+        return self.reserved == 2 if self.registered else self.kind == "truth"
 
     def place(self, value: Scalar, best: int | None) -> int:
         """Return the class index of `value`, a new one where it is new; `best` is the index of an output's highest score.
 
-        Labels that no learned class is left for share the index after the last.
+        Labels that no class is left for share the index after the last.
         """
         known = self.index.get(value)
         if known is not None:
             return known
-        free = [at for at in range(self.reserved) if self.classes[at] is _FREE]
+        free = [at for at, taken in enumerate(self.classes[: self.reserved]) if taken is _FREE]
         if best is not None and best in free:
             at = best
         elif len(free) == 1:
             at = free[0]
-        elif len(self.classes) >= MAX_LABEL_CLASSES:
-            return len(self.classes)
+        elif len(self.classes) >= self.most_classes:
+            return self.most_classes
         else:
             at = len(self.classes)
             self.classes.append(value)
@@ -129,6 +135,7 @@ class ModelTable:
         self.models: list[Model] = []
         self.slots: dict[str, int] = {}
         self.increments: list[tuple[int, int, str]] = []
+        self.stretches: list[tuple[Ints, int, str]] = []
         self.room = Room(config)
         self.floor = 0
         self._free: list[int] = []
@@ -158,6 +165,11 @@ class ModelTable:
         """Return the class values in index order; they may grow, and grow by the batch: results must not depend on their number."""
         return tuple(f"class {at}" if value is _FREE else value for at, value in enumerate(self.models[slot].classes))
 
+    def known_classes(self, slot: int) -> tuple[tuple[Scalar, ...], int]:
+        """Return the classes, and how many of them are those of a signature (0 without one)."""
+        model = self.models[slot]
+        return self.classes(slot), model.reserved if model.registered else 0
+
     def names(self, slot: int) -> tuple[str, ...]:
         """Return the names of the features in order."""
         known = self.models[slot].layout
@@ -177,6 +189,21 @@ class ModelTable:
             for at, where, name in self.increments:
                 if where == slot and at > order:
                     found[name] -= 1
+            for orders, where, name in self.stretches:
+                if where == slot:
+                    found[name] -= int(np.count_nonzero(orders > order))
+        return found
+
+    def begin(self) -> None:
+        """Begin a batch: what is counted from here on has not been told."""
+        self.increments.clear()
+        self.stretches.clear()
+
+    def counted(self) -> Counter[str]:
+        """Return what was counted in this batch, of all models."""
+        found = Counter(name for _, _, name in self.increments)
+        for orders, _, name in self.stretches:
+            found[name] += len(orders)
         return found
 
     def count(self, order: int, slot: int, name: str) -> None:
@@ -185,6 +212,15 @@ class ModelTable:
         model.counts[name] = model.counts.get(name, 0) + 1
         model.dirty = True
         self.increments.append((order, slot, name))
+
+    def count_rows(self, orders: Ints, slots: Ints, name: str) -> None:
+        """Count one `name` for every row: at the record `orders`, of the model `slots`."""
+        for slot in np.unique(slots).tolist():
+            mine = orders[slots == slot]
+            model = self.models[slot]
+            model.counts[name] = model.counts.get(name, 0) + len(mine)
+            model.dirty = True
+            self.stretches.append((mine, slot, name))
 
     def slot(self, name: str, order: int) -> int:
         """Return the slot of a model, a new one where the record `order` is the first to name it."""
@@ -231,6 +267,7 @@ class ModelTable:
             sort = model.task == "classification" and not model.is_free
             facts.kinds[slot], facts.reserved[slot] = KIND_CODES[model.kind], model.reserved
             facts.first_rows[slot], facts.regress[slot] = model.first_row, not sort
+            facts.others[slot], facts.binary[slot] = model.most_classes, model.is_binary
             facts.lookups[slot] = model.lookup if model.registered and sort else None
             facts.indices[slot] = model.index if sort else None
         self._stale.clear()
@@ -255,20 +292,24 @@ class ModelTable:
         kind = kind_of(signature.classes[0]) if signature.classes else "number"
         known = model.layout
         names = known.names if known is not None else signature.features
-        changed = names != signature.features or (model.kind is not None and model.task != signature.task)
-        changed |= bool(model.classes) and model.classes != list(signature.classes)
-        if model.kind is not None and kind != model.kind:
+        changed = names != signature.features
+        # Behind the classes of a signature stand labels that it has not: they are none of the model's.
+        classes = model.classes[: model.reserved] if model.registered else model.classes
+        changed |= bool(classes) and classes != list(signature.classes)
+        if model.kind is not None and (kind != model.kind or model.task != signature.task):
+            # An output of another kind or task means nothing now: neither right nor wrong.
             model.first_row, model.stored, changed = next_row, {}, True
         if known is None or known.names != signature.features:
             model.layout = layout(signature.features, (True,) * len(signature.features))
+        if changed or not classes:
+            model.classes = list(signature.classes)
+            model.index = {value: at for at, value in enumerate(model.classes)}
         model.task, model.kind, model.registered = signature.task, kind, True
-        model.classes = list(signature.classes)
-        model.index = {value: at for at, value in enumerate(model.classes)}
-        model.reserved = len(model.classes)
-        for value in model.classes:
+        model.reserved = len(signature.classes)
+        for value in signature.classes:
             model.store(value)
-        model.lookup = {value: model.stored[value] for value in model.classes}
-        model.by_stored, model._spanned = {}, -1
+        model.lookup = {value: model.stored[value] for value in signature.classes}
+        model.by_stored = {}
         model.generation += changed
         model.dirty = True
 
@@ -281,6 +322,9 @@ class ModelTable:
         model.reserved, model.dirty = width, True
         if model.kind == "number" and not width and not is_whole(output):
             model.task = "regression"
+        elif width == 1 and model.kind != "truth":
+            # Whose chance a single score is, nobody said.
+            model.classes = []
         elif model.kind == "number" and width:
             model.classes = list(range(width))
         elif model.kind == "truth":
@@ -358,23 +402,27 @@ def is_whole(value: object) -> bool:
 def _encode(model: Model) -> bytes:
     known = model.layout
     names = None if known is None else (known.names, known.numeric)
+    # Outputs that are classes are told by their index: texts need not stand there twice.
+    places = [model.index.get(value, -1) for value in model.stored]
+    others = [value for value, at in zip(model.stored, places, strict=True) if at < 0]
     return msgspec.msgpack.encode(
         (
             *(model.name, model.task, model.kind, model.registered, names, model.reserved, model.classes),
-            *(list(model.stored), model.generation, model.first_row, model.counts, model.born, model.named),
+            *(places, others, model.generation, model.first_row, model.counts, model.born, model.named),
         )
     )
 
 
 def _decode(data: bytes) -> Model:
-    name, task, kind, registered, names, reserved, classes, stored, *rest = msgspec.msgpack.decode(data)
-    generation, first_row, counts, born, named = rest
+    *first, places, others, generation, first_row, counts, born, named = msgspec.msgpack.decode(data)
+    name, task, kind, registered, names, reserved, classes = first
     model = Model(name, task, kind, registered, None if names is None else layout(tuple(names[0]), tuple(names[1])), reserved)
     model.classes, model.generation, model.first_row, model.born, model.named = classes, generation, first_row, born, named
     model.index = {value: at for at, value in enumerate(classes) if value is not _FREE}
-    for value in stored:
-        model.store(value)
-    model.lookup = {value: model.stored[value] for value in classes} if registered else model.stored
+    rest = iter(others)
+    for at in places:
+        model.store(classes[at] if at >= 0 else next(rest))
+    model.lookup = {value: model.stored[value] for value in classes[:reserved]} if registered else model.stored
     model.counts = counts
     model.dirty = False
     return model

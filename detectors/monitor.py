@@ -95,7 +95,7 @@ class Monitor:
 
     def process(self, batch: Batch) -> Effects:
         """Take in the records of a batch and return what follows from them."""
-        self.table.increments.clear()
+        self.table.begin()
         counts: Counter[str] = Counter(models=len(batch.models), predictions=len(batch.predictions), labels=len(batch.labels))
         events: list[Event] = []
         first, before_ms = self.order, self.now_ms
@@ -168,6 +168,7 @@ class Monitor:
                 return
             known = self.table.slot(event.model, int(models.order[at]))
             self.table.register(event.signature, known, self.buffer.head)
+            self.watch.roster.renew(known)
             self._intake.know(event.model)
         if known is not None and isinstance(event, ModelRegistered | ModelPromoted | ModelRolledBack):
             self.table.name_version(known, event.version)
@@ -184,6 +185,7 @@ class Monitor:
             self._part((rows.take(before), stored[before]), arrived.take(label_before), _until(fresh, order), (events, counts))
             rows, stored, arrived = rows.take(~before), stored[~before], arrived.take(~label_before)
             self.table.become_regression(slot)
+            self.watch.roster.renew(slot)
         self._part((rows, stored), arrived, fresh, (events, counts))
         counts["admitted"] -= len(self.watch.refused)
         for order, setting, problem in self.watch.refused:
@@ -217,7 +219,7 @@ class Monitor:
         letters = [letter for _, _, letter in refusals]
         counts["dead_lettered"] = len(letters)
         counts.update(f"dead_lettered_{letter.disposition}" for letter in letters)
-        counts.update(name for _, _, name in self.table.increments)
+        counts.update(self.table.counted())
         if self._faults:
             counts["watch_faults"] = len(self._faults)
             self.notices += dict.fromkeys(

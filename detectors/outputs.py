@@ -21,7 +21,7 @@ from .scalars import Spot, distinct, translated
 
 @dataclass(slots=True)
 class Fresh:
-    """Hold outputs that no prediction of their model had before, as (order, slot, value, index of the highest score)."""
+    """Outputs that no prediction of their model had before, as (order, slot, value, index of the highest score)."""
 
     values: list[tuple[int, int, Scalar, int | None]]
     switches: list[tuple[int, int]]
@@ -94,7 +94,7 @@ def place_classes(fresh: Fresh, joined: Any, slots: Ints, table: ModelTable) -> 
     absent = {
         (slot, value)
         for slot, value in distinct(slots, joined.values, joined.numbers)
-        if (index := indices[slot]) is not None and not table.models[slot].registered and value not in index
+        if (index := indices[slot]) is not None and value not in index
     }
     if absent:
         for at, pair in enumerate(zip(slots.tolist(), joined.values, strict=True)):
@@ -117,18 +117,24 @@ def label_indices(values: list[Any], numbers: Floats | None, slots: Ints, table:
 def _indices(
     rows: tuple[Ints, list[Any] | Floats, Floats | None], table: ModelTable, index_of: Callable[[Model], dict[Any, int]]
 ) -> Floats:
-    """Return the index of each value, that after the last for an unknown one; for a regression or classes 0, 1, 2, ... the value itself."""
+    """Return the index of each value, that of all others for one that has none; for a regression the value itself."""
     numbers = rows[2]
     if numbers is not None and table.facts().regress.all():
         return numbers
     found: dict[Spot, float] = {}
     for slot, value in distinct(*rows):
         model = table.models[slot]
-        plain = model.task == "regression" or model.span
-        found[slot, value] = value if plain else index_of(model).get(value, len(model.classes))
+        found[slot, value] = value if model.task == "regression" else index_of(model).get(value, model.most_classes)
     if numbers is not None and all(value == index for (_, value), index in found.items()):
         return numbers
     return translated(*rows, found)
+
+
+def is_output(stored: float, label: Any, model: Model) -> bool:
+    """Return whether a label is the output that is stored so, by value: neither may be a class of the model."""
+    if isinstance(label, str):
+        return model.stored.get(label) == stored
+    return bool(label == stored)
 
 
 def marks_of(values: list[Any], numbers: Floats | None) -> Marks:
@@ -148,6 +154,6 @@ def mark_of(value: Scalar) -> int:
 
 def _by_stored(model: Model) -> dict[float, int]:
     if len(model.by_stored) != len(model.stored):
-        index, last = model.index, len(model.classes)
-        model.by_stored = {number: index.get(value, last) for value, number in model.stored.items()}
+        index, other = model.index, model.most_classes
+        model.by_stored = {number: index.get(value, other) for value, number in model.stored.items()}
     return model.by_stored

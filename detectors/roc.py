@@ -24,7 +24,7 @@ def score_bins(scores: Floats) -> Ints:
     near = np.where(low, inside, 1.0 - inside).astype(np.float32)
     far = _HALF_BITS - (near.view(np.int32) >> _MANTISSA_BITS)
     far = np.where(far < _FINE, far, _FINE + (far - _FINE) // 4)
-    far = np.minimum(far, HALF - 1).astype(np.int64)
+    far = np.clip(far, 0, HALF - 1).astype(np.int64)
     found: Ints = np.where(low, HALF - 1 - far, HALF + far)
     return found
 

@@ -49,15 +49,12 @@ class Roster:
                     watched.layout, watched.inputs = layout, self.inputs_lane(slot, layout)
 
     def watched(self, slot: int, generation: int) -> Watched:
-        """Return a model, without lanes where it is new or of another generation."""
+        """Return a model, with new lanes where it is of another generation."""
         known = self.models.get(slot)
         if known is None:
             known = self.models[slot] = Watched(slot, EpisodeBook(self.config), generation)
         elif known.generation != generation:
-            for version in list(known.versions.values()):
-                self.forget(known, version)
-            self._drop_inputs(known)
-            known.generation = generation
+            self._renew(known, generation)
         return known
 
     def remove(self, slot: int) -> None:
@@ -71,6 +68,24 @@ class Roster:
         self.touched.discard(slot)
         self.fresh_inputs.discard(slot)
         self.gone += [f"m/{slot}", f"i/{slot}"]
+
+    def renew(self, slot: int) -> None:
+        """Begin a model anew at once if its layout or task changed: what joins before its next prediction counts for the new one."""
+        known = self.models.get(slot)
+        if known is not None and known.generation != self.table.generation(slot):
+            self._renew(known, self.table.generation(slot))
+
+    def _renew(self, known: Watched, generation: int) -> None:
+        before = list(known.versions.values())
+        for version in before:
+            self.forget(known, version)
+        self._drop_inputs(known)
+        known.generation = generation
+        for version in before:
+            # The predictions without a label are waited for still.
+            made = self.version(known.slot, version.number)
+            made.predictions, made.last_seen = max(0, version.predictions - version.labelled), version.last_seen
+        self.touched.add(known.slot)
 
     def _drop_inputs(self, watched: Watched) -> None:
         if watched.inputs is not None:

@@ -84,4 +84,5 @@ def _ranks(slot: Ints) -> Ints:
 def take_joined(rows: JoinedRows, at: Ints | slice) -> JoinedRows:
     """Return the rows at these indices."""
     first = (rows.order[at], rows.model[at], rows.version[at], rows.prediction_offset[at], rows.label_offset[at])
-    return JoinedRows(*first, rows.ts[at], rows.output[at], rows.label[at], rows.error[at], rows.scores[at])
+    fitness = None if rows.fitness is None else rows.fitness[at]
+    return JoinedRows(*first, rows.ts[at], rows.output[at], rows.label[at], rows.error[at], rows.scores[at], fitness)

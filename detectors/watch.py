@@ -283,7 +283,7 @@ class Watch:
     def _metrics(self, version: Version, window: Window, total: Window, where: tuple[int, int, Position]) -> MetricsComputed:
         predictions, order, position = where
         task = self.table.task(version.model)
-        positive = positive_class(total, self.table.classes(version.model)) if task == "classification" else None
+        positive = positive_class(total, *self.table.known_classes(version.model)) if task == "classification" else None
         return MetricsComputed(
             model=self.table.name(version.model),
             version=version.number,

@@ -163,16 +163,16 @@ def _window_state(window: Window) -> Any:
     histograms = window.histograms.astype(np.int64)
     filled = np.flatnonzero(histograms)
     return (
-        *(window.rows, window.losses, window.loss_sum, window.absolute, window.square),
+        *(window.rows, window.losses, window.loss_sum, window.unfit, window.contrary, window.absolute, window.square),
         *(window.classes.shape[1], window.classes.tobytes(), len(histograms)),
         *(filled.astype(np.int32).tobytes(), histograms.reshape(-1)[filled].tobytes()),
     )
 
 
 def _window(state: Any) -> Window:
-    rows, losses, loss_sum, absolute, square, classes, counts, scored, filled, values = state
+    *sums, classes, counts, scored, filled, values = state
     window = Window(classes, scored)
-    window.rows, window.losses, window.loss_sum, window.absolute, window.square = rows, losses, loss_sum, absolute, square
+    window.rows, window.losses, window.loss_sum, window.unfit, window.contrary, window.absolute, window.square = sums
     window.classes[:] = np.frombuffer(counts, np.int64).reshape(window.classes.shape)
     window.histograms.reshape(-1)[np.frombuffer(filled, np.int32)] = np.frombuffer(values, np.int64)
     return window

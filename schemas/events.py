@@ -153,7 +153,9 @@ class MetricsComputed(Event, frozen=True, kw_only=True, tag_field="type", tag="m
     """Give a version's metrics over a window of joined rows and over its life.
 
     `label_coverage` is labelled / (labelled + still awaited or expired) of the predictions made; `window` and `total` map names
-    such as accuracy, precision, recall, f1, log_loss, roc_auc, mae, rmse to values.
+    such as accuracy, precision, recall, f1, log_loss, roc_auc, mae, rmse to values. `counts` of the model: `unfit_scores` of joined rows
+    are no chances of the classes and were left out of log_loss and roc_auc, `contrary_scores` have the highest at another class than the
+    output; where these or those are too many, neither metric is told.
     """
 
     version: int

@@ -201,7 +201,7 @@ def final_metrics(monitor: Monitor) -> list[dict[str, Any]]:
             continue
         _, total = watch.scores.turn(slot)
         task = monitor.table.task(version.model)
-        positive = positive_class(total, monitor.table.classes(version.model)) if task == "classification" else None
+        positive = positive_class(total, *monitor.table.known_classes(version.model)) if task == "classification" else None
         told: dict[str, Any] = {"model": monitor.table.name(version.model), "version": version.number, "task": task}
         told |= {"predictions": version.predictions, "rows": total.rows}
         found.append(told | {"total": metrics(task, total, positive) if total.rows else {}})
