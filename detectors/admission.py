@@ -15,7 +15,7 @@ from ..schemas.config import MonitorConfig
 from ..schemas.errors import EventInvalid
 from ..schemas.events import MAX_VERSION, LabelArrived, PredictionMade, Signature
 from ..schemas.values import FLOAT32_MAX, seconds, taken
-from .model_table import MAX_WHOLE, Model, is_whole, kind_of
+from .model import MAX_WHOLE, Model, is_whole, kind_of
 
 YEAR_2000_S = 946_684_800.0
 MAX_ID_CHARACTERS = 256

@@ -14,7 +14,8 @@ from ..schemas.layouts import Layout
 from ..schemas.values import FLOAT32_MAX, LEAST_WHOLE, MOST_WHOLE, seconds
 from .admission import MAX_TEXT_BYTES
 from .columns import Floats, Ints
-from .model_table import KIND_CODES, ModelTable, kind_of
+from .model import KIND_CODES, kind_of
+from .model_table import ModelTable
 from .pending import WIDEST, Ids
 from .pieces import Labels, Predictions
 from .scalars import distinct

@@ -15,7 +15,8 @@ from ..schemas.errors import EventInvalid
 from ..schemas.events import LabelArrived, ModelEvent, ModelRegistered, PredictionMade
 from ..schemas.layouts import Layout, layout
 from .admission import MAX_LABEL_BYTES, Admission
-from .model_table import Model, ModelTable
+from .model import Model
+from .model_table import ModelTable
 from .over_limit import LimitNotes, OverLimit
 from .pieces import Piece
 from .room import size_of

@@ -20,7 +20,7 @@ LOSS_UNIT = float(2**24)
 FLOOR = 1e-15
 COUNTERS = 3
 MOST_CLASSES = 16_384
-"""No model has an index beyond: classes of a signature, and labels that it has not (model_table.py)."""
+"""No model has an index beyond: classes of a signature, and labels that it has not (model.py)."""
 SUMS = ("rows", "losses", "loss_sum", "unfit", "contrary", "absolute", "square")
 
 

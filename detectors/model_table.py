@@ -7,13 +7,9 @@ texts, truth values and whole numbers are classes, until a number with a fractio
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
@@ -23,14 +19,10 @@ from ..schemas.events import Scalar, Signature, Task
 from ..schemas.layouts import Layout, layout
 from .columns import Ints
 from .facts import Facts, grown
+from .model import FREE, KIND_CODES, Model, decode_model, encode_model, free_slot, is_whole, kind_of
 from .room import NOTHING, Room, Size, size_of, size_of_signature
 
-MAX_LEARNED_CLASSES = 500
-MAX_LABEL_CLASSES = 1_000
-MAX_FOREIGN_CLASSES = 100
-MAX_WHOLE = 2**53
 MAX_NAMED_VERSIONS = 16
-Kind = Literal["number", "text", "truth"]
 COUNTS = (
     "duplicates",
     "duplicate_labels",
@@ -43,84 +35,6 @@ COUNTS = (
     "unfit_scores",
     "contrary_scores",
 )
-
-
-@dataclass(slots=True)
-class Model:
-    """What is known of one model.
-
-    `classes`: values in index order, None where scores announce a class that has not appeared; behind those of a signature follow
-    labels that it has not, which no output can meet. `reserved`: the number of scores, 0 where unknown. `stored`: output -> the number
-    that the join buffer keeps for it (texts are numbered in order of appearance, other values are themselves); `lookup`: the part of it
-    that may be predicted. `born`: the order of its first record. `named`: the versions that the models topic named, the newest last.
-    `is_free`: a slot whose model is gone.
-    """
-
-    name: str
-    task: Task = "classification"
-    kind: Kind | None = None
-    registered: bool = False
-    layout: Layout | None = None
-    reserved: int = 0
-    classes: list[Scalar] = field(default_factory=list)
-    index: dict[Scalar, int] = field(default_factory=dict)
-    stored: dict[Scalar, float] = field(default_factory=dict)
-    lookup: dict[Scalar, float] = field(default_factory=dict)
-    born: int = 0
-    by_stored: dict[float, int] = field(default_factory=dict)
-    generation: int = 0
-    first_row: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    dirty: bool = True
-    named: list[int] = field(default_factory=list)
-    size: Size = NOTHING
-    is_free: bool = False
-
-    @property
-    def most_classes(self) -> int:
-        """Return how many classes can have an index of their own; what lies beyond shares this one."""
-        return self.reserved + MAX_FOREIGN_CLASSES if self.registered else MAX_LABEL_CLASSES
-
-    @property
-    def is_binary(self) -> bool:
-        """Return whether the model is known to have two classes, so that a single score is the chance of the second."""
-        return self.reserved == 2 if self.registered else self.kind == "truth"
-
-    def place(self, value: Scalar, best: int | None) -> int:
-        """Return the class index of `value`, a new one where it is new; `best` is the index of an output's highest score.
-
-        Labels that no class is left for share the index after the last.
-        """
-        known = self.index.get(value)
-        if known is not None:
-            return known
-        free = [at for at, taken in enumerate(self.classes[: self.reserved]) if taken is _FREE]
-        if best is not None and best in free:
-            at = best
-        elif len(free) == 1:
-            at = free[0]
-        elif len(self.classes) >= self.most_classes:
-            return self.most_classes
-        else:
-            at = len(self.classes)
-            self.classes.append(value)
-        self.classes[at] = value
-        self.index[value] = at
-        self.by_stored = {}
-        self.dirty = True
-        return at
-
-    def store(self, value: Scalar) -> float:
-        """Return the number that the join buffer keeps for an output, a new one where a text is new."""
-        found = self.stored.get(value)
-        if found is None:
-            found = self.stored[value] = float(len(self.stored)) if isinstance(value, str) else float(value)
-            self.dirty = True
-        return found
-
-
-_FREE: Any = None
-KIND_CODES: dict[str | None, int] = {"number": 0, "text": 1, "truth": 2, "none": 3, None: -1}
 
 
 UNBOUNDED = MonitorConfig(max_models=10**9, max_total_features=10**9, max_total_classes=10**9)
@@ -163,7 +77,7 @@ class ModelTable:
 
     def classes(self, slot: int) -> tuple[Scalar, ...]:
         """Return the class values in index order; they may grow, and grow by the batch: results must not depend on their number."""
-        return tuple(f"class {at}" if value is _FREE else value for at, value in enumerate(self.models[slot].classes))
+        return tuple(f"class {at}" if value is FREE else value for at, value in enumerate(self.models[slot].classes))
 
     def known_classes(self, slot: int) -> tuple[tuple[Scalar, ...], int]:
         """Return the classes, and how many of them are those of a signature (0 without one)."""
@@ -247,7 +161,7 @@ class ModelTable:
         del self.slots[model.name], self._keys[model.name.encode()]
         self.room.take(NOTHING.less(model.size))
         self.floor = floor
-        self.models[slot] = _free_slot(floor)
+        self.models[slot] = free_slot(floor)
         heapq.heappush(self._free, slot)
         self._gone.add(slot)
         self._stale.add(slot)
@@ -331,8 +245,8 @@ class ModelTable:
             model.classes = [False, True]
             model.stored.update({False: 0.0, True: 1.0})
         else:
-            model.classes = [_FREE] * width
-        model.index = {value: at for at, value in enumerate(model.classes) if value is not _FREE}
+            model.classes = [FREE] * width
+        model.index = {value: at for at, value in enumerate(model.classes) if value is not FREE}
 
     def become_regression(self, slot: int) -> None:
         """Make a learned model of whole numbers a regression for good."""
@@ -354,13 +268,13 @@ class ModelTable:
         self._gone.clear()
         for slot, model in enumerate(self.models):
             if model.dirty:
-                found[slot] = _encode(model)
+                found[slot] = encode_model(model)
                 model.dirty = False
         return found
 
     def whole(self) -> dict[int, bytes]:
         """Return the state of every model by slot."""
-        return {slot: _encode(model) for slot, model in enumerate(self.models) if not model.is_free}
+        return {slot: encode_model(model) for slot, model in enumerate(self.models) if not model.is_free}
 
     def place_state(self) -> tuple[int, int, list[int], list[int]]:
         """Return how many slots there are, the floor, the free slots, and what room was wanted."""
@@ -372,57 +286,12 @@ class ModelTable:
         self._free, self.room.wanted = sorted(free), Size(*wanted)
         gone = set(free)
         for slot in range(count):
-            model = _free_slot(self.floor) if slot in gone else _decode(parts[slot])
+            model = free_slot(self.floor) if slot in gone else decode_model(parts[slot])
             self.models.append(model)
             if not model.is_free:
                 self._resize(model, size_of(0 if model.layout is None else model.layout.width, model.reserved))
                 self._place(slot)
 
 
-def _free_slot(floor: int) -> Model:
-    return Model("", first_row=floor, dirty=False, is_free=True)
-
-
 def _hash(name: str) -> NDArray[np.uint64]:
     return np.frombuffer(xxhash.xxh3_128_digest(name.encode()), np.uint64)
-
-
-def kind_of(value: object) -> Kind:
-    """Return the kind of an output or label."""
-    if isinstance(value, bool):
-        return "truth"
-    return "text" if isinstance(value, str) else "number"
-
-
-def is_whole(value: object) -> bool:
-    """Return True for a number that can be a class."""
-    return isinstance(value, int | float) and abs(value) <= MAX_WHOLE and value == math.floor(value)
-
-
-def _encode(model: Model) -> bytes:
-    known = model.layout
-    names = None if known is None else (known.names, known.numeric)
-    # Outputs that are classes are told by their index: texts need not stand there twice.
-    places = [model.index.get(value, -1) for value in model.stored]
-    others = [value for value, at in zip(model.stored, places, strict=True) if at < 0]
-    return msgspec.msgpack.encode(
-        (
-            *(model.name, model.task, model.kind, model.registered, names, model.reserved, model.classes),
-            *(places, others, model.generation, model.first_row, model.counts, model.born, model.named),
-        )
-    )
-
-
-def _decode(data: bytes) -> Model:
-    *first, places, others, generation, first_row, counts, born, named = msgspec.msgpack.decode(data)
-    name, task, kind, registered, names, reserved, classes = first
-    model = Model(name, task, kind, registered, None if names is None else layout(tuple(names[0]), tuple(names[1])), reserved)
-    model.classes, model.generation, model.first_row, model.born, model.named = classes, generation, first_row, born, named
-    model.index = {value: at for at, value in enumerate(classes) if value is not _FREE}
-    rest = iter(others)
-    for at in places:
-        model.store(classes[at] if at >= 0 else next(rest))
-    model.lookup = {value: model.stored[value] for value in classes[:reserved]} if registered else model.stored
-    model.counts = counts
-    model.dirty = False
-    return model

@@ -13,7 +13,8 @@ import xxhash
 from ..schemas.events import Scalar
 from .columns import Floats, Ints
 from .inspection import Inspector
-from .model_table import MAX_LEARNED_CLASSES, Model, ModelTable, is_whole
+from .model import MAX_LEARNED_CLASSES, Model, is_whole
+from .model_table import ModelTable
 from .pending import FIRST_FINGERPRINT, Marks, fingerprints
 from .pieces import Piece, Predictions
 from .scalars import Spot, distinct, translated

@@ -10,7 +10,7 @@ import pytest
 
 from driftloop.detectors.admission import Admission, label_problem, shown
 from driftloop.detectors.columns import InputRows, JoinedRows
-from driftloop.detectors.model_table import Model
+from driftloop.detectors.model import Model
 from driftloop.detectors.monitor import Monitor
 from driftloop.schemas.codecs import PackedPrediction, encode_msgpack, pack_features
 from driftloop.schemas.config import MonitorConfig

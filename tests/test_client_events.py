@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from driftloop.detectors.model_table import is_whole
+from driftloop.detectors.model import is_whole
 from driftloop.detectors.monitor import Monitor
 from driftloop.schemas.codecs import decode
 from driftloop.schemas.config import MonitorConfig

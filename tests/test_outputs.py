@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from driftloop.detectors.columns import JoinedRows
 from driftloop.detectors.metric_sums import MOST_CLASSES
-from driftloop.detectors.model_table import MAX_FOREIGN_CLASSES
+from driftloop.detectors.model import MAX_FOREIGN_CLASSES
 from driftloop.detectors.monitor import Monitor
 from driftloop.detectors.scorekeeper import Scorekeeper
 from driftloop.schemas.config import MonitorConfig

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from driftloop.detectors.columns import FeatureGroup, InputRows, JoinedRows
-from driftloop.detectors.model_table import Model, ModelTable
+from driftloop.detectors.model import Model
+from driftloop.detectors.model_table import ModelTable
 from driftloop.detectors.watch import Watch
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.events import Event, Task
