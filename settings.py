@@ -43,7 +43,7 @@ KNOWN_PROPERTIES = ("bootstrap.servers", "security.protocol", "sasl.", "ssl.")
 
 
 class Settings(Section):
-    """Hold every setting; `kafka` maps librdkafka properties to text and is left out of the repr, since it holds passwords."""
+    """Every setting; `kafka` maps librdkafka properties to text and is left out of the repr, since it holds passwords."""
 
     kafka: dict[str, str] = Field(default_factory=dict, repr=False)
     topics: TopicsConfig = TopicsConfig()

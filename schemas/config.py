@@ -18,7 +18,7 @@ SLOT: str = Field(
 
 
 class Section(BaseModel):
-    """Be the base of every settings section: frozen, unknown keys refused."""
+    """The base of every settings section: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -31,7 +31,7 @@ class Shapes:
 
 
 class TopicsConfig(Section):
-    """Name and size the topics."""
+    """Names and sizes of the topics."""
 
     prefix: str = Field("driftloop.", pattern=r"^[A-Za-z0-9._-]*$", max_length=100)
     partitions: int = Field(4, ge=1, le=1000, description="of every topic; a model lives in one partition")
@@ -40,7 +40,7 @@ class TopicsConfig(Section):
 
 
 class MonitorConfig(Section):
-    """Rule what is admitted, how it is joined, and when a signal has drifted. Rows are counted per model."""
+    """Rules of what is admitted, how it is joined, and when a signal has drifted. Rows are counted per model."""
 
     max_value_bytes: int = Field(1_000_000, ge=100)
     max_features: int = Field(2_000, ge=1, description="of one model")
@@ -99,7 +99,7 @@ class MonitorConfig(Section):
 
 
 class DataPlaneConfig(Section):
-    """Size the batches and commits of the data plane."""
+    """Sizes of the batches and commits of the data plane."""
 
     group: str = Field("monitor", min_length=1, max_length=100, description="of consumers, after the topic prefix")
     slot: str = SLOT
@@ -125,7 +125,7 @@ class ControlConfig(Section):
 
 
 class PolicyConfig(Section):
-    """Say when an episode starts a job."""
+    """When an episode starts a job."""
 
     enabled: bool = True
     recipe: str = "repair"
@@ -137,7 +137,7 @@ class PolicyConfig(Section):
 
 
 class WorkerConfig(Section):
-    """Bound the jobs."""
+    """Bounds of the jobs."""
 
     group: str = Field("worker", min_length=1, max_length=100, description="of consumers, after the topic prefix")
     slot: str = SLOT
@@ -150,7 +150,7 @@ class WorkerConfig(Section):
 
 
 class RepairConfig(Section):
-    """Set the arms of a repair and its gate."""
+    """The arms of a repair and its gate."""
 
     seed: int = 0
     epochs: int = Field(20, ge=1)
@@ -187,7 +187,7 @@ class StoreConfig(Section):
 
 
 class ModelsConfig(Section):
-    """Bound the trial of a foreign model: it is opened and run in a child process first."""
+    """Bounds of the trial of a foreign model: it is opened and run in a child process first."""
 
     max_bytes: int = Field(256 * 1024 * 1024, ge=1_000, le=1024 * 1024 * 1024, description="of a model file")
     trial_timeout_s: float = Field(30.0, gt=0)

@@ -45,7 +45,7 @@ NO_TORCH = (
 
 @dataclass(frozen=True, slots=True)
 class DemoConfig:
-    """Say what the demo plays and how; log and models go beside the picture. `memory` keeps it off any broker."""
+    """What the demo plays and how; log and models go beside the picture. `memory` keeps it off any broker."""
 
     data: str | None = None
     columns: Wanted | None = None

@@ -16,7 +16,7 @@ SHOWN = (DriftOpened, JobRequested, JobFinished, JobFailed, ModelPromoted)
 
 
 class PlayProgress:
-    """Show how far the traffic is and what the topics told since."""
+    """A display of how far the traffic is and what the topics told since."""
 
     def __init__(self, console: Console, story: Story, rows: tuple[int, int]) -> None:
         self._console = console

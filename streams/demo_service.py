@@ -25,14 +25,14 @@ LOG_LINES = 15
 
 
 class Stepping(Protocol):
-    """Be a part of the service that works when it is told to."""
+    """A part of the service that works when it is told to."""
 
     def step(self) -> int:
         """Take in what is there; return how much that was, 0 for nothing."""
 
 
 class SteppedService:
-    """Step monitor, control plane and worker in this process."""
+    """Monitor, control plane and worker in this process, stepped by the player."""
 
     def __init__(self, plane: MemoryPlane, others: list[Stepping]) -> None:
         self._plane = plane
@@ -48,7 +48,7 @@ class SteppedService:
 
 
 class ServiceProcess:
-    """Be a running `driftloop serve`."""
+    """A running `driftloop serve`."""
 
     def __init__(self, process: subprocess.Popen[bytes], log_file: Path) -> None:
         self._process = process

@@ -25,7 +25,7 @@ FLUSH_S = 30.0
 
 
 class WatchedServing:
-    """Serve with the champion that a ModelWatcher has handed over."""
+    """The champion that a ModelWatcher has handed over."""
 
     def __init__(self, settings: Settings, transport: Transport, model: str) -> None:
         self._watcher = ModelWatcher(model, settings=settings, transport=transport)
@@ -50,7 +50,7 @@ class WatchedServing:
 
 
 class ClientLog:
-    """Log predictions and labels of a table's rows as a user's program would."""
+    """The log of predictions and labels of a table's rows, as a user's program would keep it."""
 
     def __init__(self, settings: Settings, transport: Transport, what: tuple[str, Table]) -> None:
         self._model, self._table = what

@@ -25,7 +25,7 @@ EventT = TypeVar("EventT")
 
 
 class Told(NamedTuple):
-    """Be one event and the time stamp of its record in milliseconds."""
+    """One event and the time stamp of its record in milliseconds."""
 
     event: Any
     timestamp_ms: int

@@ -17,7 +17,7 @@ INPUTS = ("predictions", "labels")
 
 
 class Sent(NamedTuple):
-    """Be how many events the serving side logged, and how many events the service wrote more than once."""
+    """How many events the serving side logged, and how many events the service wrote more than once."""
 
     predictions: int
     labels: int
@@ -25,7 +25,7 @@ class Sent(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Be what became of them: `lost` were sent and neither joined nor dead-lettered, `duplicated` came more than once."""
+    """What became of them: `lost` were sent and neither joined nor dead-lettered, `duplicated` came more than once."""
 
     predictions: int
     labels: int
@@ -36,7 +36,7 @@ class Tally(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Be the counts of the monitor: records seen by topic, pairs joined, records dead-lettered by topic."""
+    """The counts of the monitor: records seen by topic, pairs joined, records dead-lettered by topic."""
 
     predictions: int
     labels: int

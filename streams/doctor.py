@@ -43,7 +43,7 @@ def examine(settings: Settings) -> list[Finding]:
         findings.append(topics)
         if topics.verdict == "ok":
             findings.append(_guarded("state", lambda: _state(settings)))
-    return findings
+    return [msgspec.structs.replace(finding, found=settings.scrubbed(finding.found)) for finding in findings]
 
 
 def _guarded(check: str, look: Callable[[], Finding]) -> Finding:

@@ -26,7 +26,7 @@ HOLD_PAUSE_S = 0.05  # a repair needs the processor more than the player does
 
 @dataclass(frozen=True, slots=True)
 class PlayConfig:
-    """Say how to play: rows served at once, how far traffic may be ahead of the monitor, rows a second (None: as it can)."""
+    """How to play: rows served at once, how far traffic may be ahead of the monitor, rows a second (None: as it can)."""
 
     model: str = "demo"
     label_delay: int = 100
@@ -36,28 +36,28 @@ class PlayConfig:
 
 
 class Served(NamedTuple):
-    """Be a version that serves."""
+    """A version that serves."""
 
     version: int
     runner: Runner
 
 
 class Serving(Protocol):
-    """Hand over the champion that serving processes have by now."""
+    """The champion that serving processes have by now."""
 
     def current(self) -> Served:
         """Return the newest promoted version that has been loaded."""
 
 
 class Service(Protocol):
-    """Be the monitor, control plane and worker that the traffic meets."""
+    """The monitor, control plane and worker that the traffic meets."""
 
     def pump(self) -> bool:
         """Let an in-process service work, return True if it did; raise DriftloopError where one of its own processes has died."""
 
 
 class EventLog(Protocol):
-    """Take what a serving process logs."""
+    """The log of a serving process."""
 
     def prediction(self, version: int, row: int, scores: NDArray[np.float32]) -> None:
         """Log one prediction."""
@@ -86,7 +86,7 @@ class Score:
 
 @dataclass(slots=True)
 class Stage:
-    """Hold all that a player plays with."""
+    """All that a player plays with."""
 
     table: Table
     settings: Settings
@@ -98,7 +98,7 @@ class Stage:
 
 
 class Player:
-    """Play the rows of a table from `first_row` to its end."""
+    """The traffic: rows of a table from `first_row` to its end."""
 
     def __init__(self, config: PlayConfig, stage: Stage, first_row: int, progress: Callable[[int], None]) -> None:
         self._config = config
@@ -205,7 +205,7 @@ def answered(scores: NDArray[np.float32], table: Table, rows: slice) -> NDArray[
 
 
 class _Waiting:
-    """Keep the time of one wait: raises DriftloopError where nothing moves."""
+    """The clock of one wait: raises DriftloopError where nothing moves."""
 
     def __init__(self) -> None:
         self._behind: int | None = None
