@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Register models and say which version serves.")
 
+MAX_SIGNATURE_BYTES = 1024 * 1024
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
 
 
@@ -192,7 +193,8 @@ def _overview(registry: Registry, name: str) -> dict[str, Any]:
 def _signature(settings: Settings, file: Path | None, onnx: bytes, given: tuple[str, str]) -> Signature:
     import msgspec
 
-    from .schemas.errors import NotFound
+    from .compression.store import read_bounded
+    from .schemas.errors import ArtifactInvalid, NotFound
     from .schemas.events import Signature
     from .streams.publishing import file_signature
     from .streams.table_task import typed_classes
@@ -201,8 +203,10 @@ def _signature(settings: Settings, file: Path | None, onnx: bytes, given: tuple[
         features, cells = ([part.strip() for part in text.split(",") if part.strip()] for text in given)
         return file_signature(onnx, features, typed_classes(cells), settings.models)
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Signature)
+        return msgspec.json.decode(read_bounded(file, MAX_SIGNATURE_BYTES), type=Signature)
     except FileNotFoundError:
         raise NotFound(f"signature file must exist ({file})") from None
-    except msgspec.DecodeError as problem:
-        raise typer.BadParameter(f"signature must be a JSON object: {problem} ({file})") from None
+    except (ArtifactInvalid, OSError) as problem:
+        raise typer.BadParameter(f"signature must be a readable file: {problem} ({file})", param_hint="--signature") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise typer.BadParameter(f"signature must be a JSON object: {problem} ({file})", param_hint="--signature") from None

@@ -15,7 +15,7 @@ import msgspec
 from ..compression.job import Job, ModelVersion, Outcome
 from ..compression.job_folder import ProgressLine, read_error, read_outcome, write_job
 from ..compression.seen import ROWS, Seen, check_seen
-from ..schemas.errors import Conflict
+from ..schemas.errors import Conflict, InputInvalid
 from ..schemas.events import GateVerdict
 from ..settings import Settings
 from .child_process import ChildProcess, Limits
@@ -43,6 +43,8 @@ def compress_file(settings: Settings, config: CompressConfig, progress: Progress
     Raises NotFound for a missing file, ArtifactInvalid for a bad model, Conflict where rows and model do not fit together.
     """
     onnx = read_model(settings, config.model)
+    if config.out.exists() and not config.out.is_dir():
+        raise InputInvalid(f"output must be a folder, got a file ({config.out}); --out names another")
     seen = tried(onnx, settings.models)
     fitted = fit(_interface(seen), config.rows)
     check_seen(seen, fitted.signature)

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..schemas.errors import DriftloopError
+from ..schemas.errors import DriftloopError, InputInvalid
 from ..schemas.events import Task
 from ..settings import Settings
 from .broker import BrokerConfig, LocalBroker
@@ -61,6 +61,7 @@ def run_demo(settings: Settings, config: DemoConfig, console: Console) -> dict[s
     """Play the demo and return its report; the picture is drawn too. Raises DriftloopError where a part of it fails."""
     begun = time.monotonic()
     _need_torch()
+    _check_place(config.plot)
     table = demo_table(config.data, config.columns, config.task)
     for note in table.notes:
         console.print(note, markup=False)
@@ -148,6 +149,20 @@ def _own_settings(settings: Settings, config: DemoConfig) -> Settings:
 
 def _kind(table: Table) -> str:
     return f"{len(table.classes)} classes" if table.classes else "a regression"
+
+
+def _check_place(plot: Path) -> None:
+    """Raise InputInvalid where the picture could not be written, before everything is played for it."""
+    try:
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        was_there = plot.exists()
+        plot.open("ab").close()
+        if not was_there:
+            plot.unlink()
+    except OSError as problem:
+        raise InputInvalid(
+            f"picture must be a file that can be written, got {problem.strerror} ({plot}); --plot names another"
+        ) from None
 
 
 def _need_torch() -> None:

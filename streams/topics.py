@@ -30,7 +30,7 @@ CHECKED = ("cleanup.policy", "max.message.bytes", "retention.ms")
 
 
 class AskedAdmin(AdminClient):
-    """An admin client that remembers what went wrong last: a call that fails says only that no broker answered, not that a password is wrong."""
+    """An admin client that knows what went wrong last: a call that fails says that no broker answered, not that a password is wrong."""
 
     def __init__(self, settings: Settings) -> None:
         self._told: deque[str] = deque(maxlen=1)

@@ -158,6 +158,16 @@ def test_more_features_than_predictions_may_have_are_refused(
     assert (done.exit_code, "monitor.max_features" in done.stderr) == (4, True)
 
 
+@pytest.mark.parametrize("data", [b'{"task": "\xff"}', b"[" * 100_000, b"{", b'{"task": 1}'])
+def test_a_signature_that_cannot_be_read_is_told(transport: MemoryTransport, tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "signature.json"
+    file.write_bytes(data)
+    done = run("model", "register", "m", model_file(tmp_path), "--signature", file)
+    assert (done.exit_code, "signature must be a JSON object" in done.stderr) == (2, True), done.output
+    folder = run("model", "register", "m", model_file(tmp_path), "--signature", tmp_path)
+    assert (folder.exit_code, "signature must be a readable" in folder.stderr) == (2, True), folder.output
+
+
 def test_produced_events_are_watched(transport: MemoryTransport) -> None:
     lines = f"{json.dumps(PREDICTION)}\n\n{json.dumps(LABEL)}\n"
     assert told("produce", input=lines) == {"predictions": 1, "labels": 1}

@@ -117,6 +117,13 @@ def check_report(report: dict) -> None:
     assert report["timing"]["drift_to_publish_s"] < 30
 
 
+def test_a_picture_that_cannot_be_written_is_told_before_the_demo(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "file" / "accuracy.png"):
+        (tmp_path / "file").write_text("")
+        done = CliRunner().invoke(cli.app, ["demo", "--memory", "--plot", str(place)])
+        assert (done.exit_code, done.stderr.startswith("driftloop: picture must be")) == (2, True), done.output
+
+
 def test_the_whole_demo_in_memory(tmp_path: Path) -> None:
     plot = tmp_path / "demo" / "accuracy.png"
     arguments = [
