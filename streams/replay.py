@@ -6,6 +6,7 @@ in milliseconds, and it never runs backwards, so that merging by time gives the 
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -273,6 +274,13 @@ def table_lines(file: CsvFile, config: ReplayConfig, note: Callable[[str], None]
 
 def parse_feature(cell: str) -> FeatureValue:
     """Return a number, a category, or None where missing; the monitor refuses a number beyond float32."""
+    try:
+        # Nearly every cell is a number; what is not, or not in every spelling of Python's, is asked of the table of meanings.
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if number == number and "_" not in cell:
+        return number
     value = values.cell(cell)
     return value if value is None or isinstance(value, str) else as_float(value)
 

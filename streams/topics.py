@@ -92,7 +92,7 @@ def check_topics(settings: Settings, timeout_s: float = TIMEOUT_S, existing: dic
     found = partition_counts(settings, admin, timeout_s) if existing is None else existing
     present = {settings.topic(kind.name): kind for kind in KINDS.values() if settings.topic(kind.name) in found}
     configs = _configs(settings, admin, list(present), timeout_s)
-    problems = _wrong_counts(settings, present, found) + _wrong_policies(present, configs)
+    problems = _wrong_counts(settings, present, found) + _wrong_policies(shown_address(settings), present, configs)
     _warn_of_limits(settings, configs)
     if problems:
         raise TopicMismatch("topics are not as driftloop needs them:\n" + "\n".join(f"  - {line}" for line in problems))
@@ -110,13 +110,13 @@ def _wrong_counts(settings: Settings, present: Mapping[str, TopicKind], found: M
     return [*(f"{name} must have {wanted} partitions, got {count}" for name, count in wrong.items()), f"cure: {cure}"]
 
 
-def _wrong_policies(present: Mapping[str, TopicKind], configs: Mapping[str, Mapping[str, str]]) -> list[str]:
+def _wrong_policies(address: str, present: Mapping[str, TopicKind], configs: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Return a line for every topic that would lose records: all of a model share a key, and the state is kept by key for ever."""
     wrong = [(name, kind) for name, kind in present.items() if name in configs and _policy(configs[name]) != {kind.cleanup}]
     lines = [f"{name} must have cleanup.policy={kind.cleanup}, got {configs[name]['cleanup.policy']}" for name, kind in wrong]
     for name, kind in wrong:
         lines.append(
-            "cure: kafka-configs.sh --bootstrap-server HOST:PORT --alter --entity-type topics "
+            f"cure: kafka-configs.sh --bootstrap-server {address} --alter --entity-type topics "
             f"--entity-name {name} --add-config cleanup.policy={kind.cleanup}"
         )
     if any(kind.cleanup == "delete" for _, kind in wrong):

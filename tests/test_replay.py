@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.errors import DriftloopError, NotFound
-from driftloop.streams.replay import ReplayConfig, event_lines, replay_file
+from driftloop.streams.replay import ReplayConfig, event_lines, parse_feature, replay_file
 from driftloop.streams.table_columns import Wanted
 
 ROWS = 2_400
@@ -159,3 +160,24 @@ def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("predictions", 0, 1),
         ("predictions", 1, 3),
     ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ("1", 1.0),
+        (" 2.5 ", 2.5),
+        ("1e39", 1e39),
+        ("-inf", -math.inf),
+        ("9" * 5000, math.inf),
+        ("nan", None),
+        (" NA", None),
+        ("", None),
+        ("True", 1.0),
+        ("false", 0.0),
+        ("1_000", "1_000"),
+        ("Rome", "Rome"),
+    ],
+)
+def test_a_cell_of_a_feature(cell: str, found: object) -> None:
+    assert parse_feature(cell) == found
