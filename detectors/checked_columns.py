@@ -157,7 +157,8 @@ def strange_names(names: list[str], expected: Sequence[str | None]) -> list[bool
 def strange_outputs(rows: Predictions, table: ModelTable) -> Wrong:
     """Return which outputs are of another kind than the model's others, no class of its signature, or not finite."""
     facts = table.facts()
-    wrong = _unlike((rows.slot, rows.outputs, rows.numbers), rows.types, facts.kinds, facts.lookups)
+    lookups = facts.lookups if table.has_lookups else ()
+    wrong = _unlike((rows.slot, rows.outputs, rows.numbers), rows.types, facts.kinds, lookups)
     return wrong | strange_scalars(rows.outputs, rows.numbers, rows.types)
 
 
@@ -183,14 +184,15 @@ def strange_pairs(labels: Labels, table: ModelTable) -> Wrong:
     slots, values, numbers = labels.slot, labels.values, labels.numbers
     unknown = slots < 0
     facts = table.facts()
+    indices = () if facts.regress.all() else facts.indices
     if not unknown.any():
-        return _unlike((slots, values, numbers), labels.types, facts.kinds, facts.indices)
+        return _unlike((slots, values, numbers), labels.types, facts.kinds, indices)
     wrong = unknown.copy()
     known = np.flatnonzero(~unknown)
     if len(known):
         rest = [values[at] for at in known.tolist()]
         some = slots[known], rest, None if numbers is None else numbers[known]
-        wrong[known] = _unlike(some, labels.types, facts.kinds, facts.indices)
+        wrong[known] = _unlike(some, labels.types, facts.kinds, indices)
     return wrong
 
 

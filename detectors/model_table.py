@@ -58,6 +58,7 @@ class ModelTable:
         self._hashes: NDArray[np.uint64] = np.empty((0, 2), np.uint64)
         self._facts: Facts | None = None
         self._stale: set[int] = set()
+        self._looked_up: set[int] = set()
 
     def __len__(self) -> int:
         """Return the number of slots."""
@@ -170,6 +171,11 @@ class ModelTable:
         self.room.take(size.less(model.size))
         model.size = size
 
+    @property
+    def has_lookups(self) -> bool:
+        """Return whether the outputs of any model are bound to its registered classes; what `facts` gave last is asked."""
+        return bool(self._looked_up)
+
     def facts(self) -> Facts:
         """Return what holds for each model until a model is added, learned, registered, turned to a regression or removed."""
         facts, count = self._facts, len(self.models)
@@ -183,6 +189,7 @@ class ModelTable:
             facts.first_rows[slot], facts.regress[slot] = model.first_row, not sort
             facts.others[slot], facts.binary[slot] = model.most_classes, model.is_binary
             facts.lookups[slot] = model.lookup if model.registered and sort else None
+            (self._looked_up.discard if facts.lookups[slot] is None else self._looked_up.add)(slot)
             facts.indices[slot] = model.index if sort else None
         self._stale.clear()
         return facts
