@@ -48,9 +48,9 @@ class ClientConfig:
 
     `strict` raises what is otherwise counted; `on_error` is told of every event that failed, from whichever thread notices.
     `format` json spends more bytes and time and can be read by people. `max_queued` events and `max_queued_bytes` of them wait at most.
-    `exit_flush_s` bounds how long the program's exit may wait. `flush_on_sigterm` sends what waits before SIGTERM ends the process, where
-    the program has no handler of its own; None does so in workers of multiprocessing only, which a `Pool` ends that way. Such a process
-    ends when the call that it is in has come back to Python.
+    `exit_flush_s` bounds how long the program's exit may wait. SIGTERM too ends the process only when what waits is sent or told, where
+    the program has no handler of its own and makes the client in its main thread: not before the call that it is in comes back to Python.
+    `flush_on_sigterm` False leaves that out, True warns where it cannot be had.
     """
 
     enabled: bool = True
@@ -303,7 +303,9 @@ class RecordingClient(Client):
 
     def __init__(self, config: ClientConfig | None = None) -> None:
         self.events: list[PredictionMade | LabelArrived] = []
-        super().__init__(settings=Settings(), config=ClientConfig(strict=True) if config is None else config)
+        super().__init__(
+            settings=Settings(), config=ClientConfig(strict=True, flush_on_sigterm=False) if config is None else config
+        )
 
     def _make_queue(self, transport: Transport | None) -> Queue:
         return _RecordingQueue(self.events)

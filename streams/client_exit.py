@@ -7,6 +7,7 @@ workers by SIGTERM. What ends by SIGKILL or by the program's own `os._exit` cann
 from __future__ import annotations
 
 import atexit
+import ctypes
 import logging
 import os
 import signal
@@ -52,12 +53,12 @@ _hooked: set[str] = set()
 
 
 def attend(client: Leaving) -> None:
-    """Send what waits in `client` when this process or a child of it ends; `flush_on_sigterm` None means only in workers."""
+    """Send what waits in `client` when this process or a child of it ends, at SIGTERM too unless `flush_on_sigterm` is False."""
     _live.add(client)
     _hook_families()
     if _is_worker():
         _begin_work(_marker)
-    elif client.flush_on_sigterm:
+    elif client.flush_on_sigterm is not False:
         _catch_sigterm()
 
 
@@ -137,7 +138,7 @@ def _close_after(threads: list[threading.Thread]) -> None:
 
 def _catch_sigterm() -> None:
     """Send what waits before SIGTERM ends the process, unless the program has a handler of its own."""
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not _takes_default(signal.SIGTERM):
         return
     try:
         signal.signal(signal.SIGTERM, _on_sigterm)
@@ -145,6 +146,13 @@ def _catch_sigterm() -> None:
         asked = any(client.flush_on_sigterm for client in _live)
         level = logging.WARNING if asked else logging.DEBUG
         log.log(level, "flush_on_sigterm needs a client made in the main thread: SIGTERM ends this process without a flush")
+
+
+def _takes_default(number: int) -> bool:
+    # Python does not know the handlers of other languages (a JVM in the process, faulthandler); those of the system are asked too.
+    system = ctypes.pythonapi.PyOS_getsig
+    system.restype = ctypes.c_void_p
+    return signal.getsignal(number) is signal.SIG_DFL and system(number) is None
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

@@ -109,9 +109,12 @@ if __name__ == "__main__":
 
 SIGTERM = """
 import os, signal, sys, driftloop
-driftloop.Client(config=driftloop.ClientConfig(flush_on_sigterm=eval(sys.argv[1]), exit_flush_s=20.0))
-{}
-client = driftloop.Client(config=driftloop.ClientConfig(flush_on_sigterm=eval(sys.argv[1]), exit_flush_s=20.0))
+set_before, set_after, asked, exit_flush_s = map(eval, sys.argv[1:])
+own = lambda number, frame: print("mine")
+if set_before: signal.signal(signal.SIGTERM, own)
+client = driftloop.Client(config=driftloop.ClientConfig(flush_on_sigterm=asked, exit_flush_s=exit_flush_s))
+if set_after: signal.signal(signal.SIGTERM, own)
+again = driftloop.Client(config=driftloop.ClientConfig(flush_on_sigterm=asked, exit_flush_s=exit_flush_s))
 for n in range(100): client.log_prediction("m", output=1, prediction_id=str(n))
 os.kill(os.getpid(), signal.SIGTERM)
 print("lives on")
@@ -119,36 +122,62 @@ print("lives on")
 
 
 @pytest.mark.kafka
-def test_sigterm_flushes_where_that_is_asked_for(topics: Settings, environment: dict[str, str], tmp_path: Path) -> None:
-    done = run_file(SIGTERM.format(""), tmp_path, environment, "True")
-    assert (done.returncode, done.stdout) == (-signal.SIGTERM, ""), done.stderr
+@pytest.mark.parametrize("asked", ["None", "True"])
+def test_sigterm_ends_a_plain_script_with_all_events_sent(
+    asked: str, topics: Settings, environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = run_file(SIGTERM, tmp_path, environment, "0", "0", asked, "20.0")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
     assert arrived(topics) == {str(n): 1 for n in range(100)}
 
 
 @pytest.mark.kafka
+@pytest.mark.parametrize("place", [("1", "0"), ("0", "1")], ids=["before", "after"])
 def test_sigterm_of_a_program_with_a_handler_is_the_program_s(
-    topics: Settings, environment: dict[str, str], tmp_path: Path
+    place: tuple[str, str], topics: Settings, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    own = "signal.signal(signal.SIGTERM, lambda number, frame: print('mine'))"
-    done = run_file(SIGTERM.format(own), tmp_path, environment, "True")
+    done = run_file(SIGTERM, tmp_path, environment, *place, "True", "20.0")
     assert (done.returncode, done.stdout) == (0, "mine\nlives on\n"), done.stderr
     assert sum(arrived(topics).values()) == 100
 
 
-def test_no_program_gets_a_handler_unasked(tmp_path: Path) -> None:
-    asked = "print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL); os._exit(0)"
-    done = run_file(SIGTERM.format(asked), tmp_path, {**os.environ, "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": AWAY}, "None")
-    assert done.stdout == "True\n", done.stderr
+def test_what_sigterm_leaves_unsent_is_told(tmp_path: Path) -> None:
+    done = run_file(SIGTERM, tmp_path, {**os.environ, "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": AWAY}, "0", "0", "None", "0.1")
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "")
+    assert f"100 of 100 events were not sent before the process was ended ({AWAY})" in done.stderr
 
 
-def test_a_flush_that_cannot_be_had_is_told(tmp_path: Path) -> None:
-    program = """
-import threading, driftloop
-make = lambda: driftloop.Client(config=driftloop.ClientConfig(flush_on_sigterm=True, exit_flush_s=0.1))
-thread = threading.Thread(target=make)
-thread.start(), thread.join()
+def test_sigterm_can_be_left_alone(tmp_path: Path) -> None:
+    done = run_file(SIGTERM, tmp_path, {**os.environ, "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": AWAY}, "0", "0", "False", "0.1")
+    assert done.returncode == -signal.SIGTERM
+    assert "not sent" not in done.stderr
+
+
+HANDLERS = """
+import ctypes, faulthandler, os, signal, sys, threading, driftloop
+make = lambda: driftloop.Client(config=driftloop.ClientConfig(flush_on_sigterm=eval(sys.argv[2]), exit_flush_s=0.1))
+ask = ctypes.pythonapi.PyOS_getsig
+ask.restype = ctypes.c_void_p
+if sys.argv[1] == "foreign": faulthandler.register(signal.SIGTERM, chain=True)
+if sys.argv[1] == "ignored": signal.signal(signal.SIGTERM, signal.SIG_IGN)
+before = ask(signal.SIGTERM), signal.getsignal(signal.SIGTERM)
+if sys.argv[1] == "thread":
+    thread = threading.Thread(target=make)
+    thread.start(), thread.join()
+else:
+    make()
+print("untouched" if (ask(signal.SIGTERM), signal.getsignal(signal.SIGTERM)) == before else "taken")
 """
-    done = run_file(program, tmp_path, {**os.environ, "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": AWAY})
+
+
+@pytest.mark.parametrize("kind", ["foreign", "ignored", "thread"])
+def test_sigterm_is_taken_from_nobody(kind: str, tmp_path: Path) -> None:
+    done = run_file(HANDLERS, tmp_path, {**os.environ, "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": AWAY}, kind, "None")
+    assert (done.stdout, "flush_on_sigterm" in done.stderr) == ("untouched\n", False), done.stderr
+
+
+def test_a_flush_that_was_asked_for_and_cannot_be_had_is_told(tmp_path: Path) -> None:
+    done = run_file(HANDLERS, tmp_path, {**os.environ, "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": AWAY}, "thread", "True")
     assert "flush_on_sigterm needs a client made in the main thread" in done.stderr
 
 
