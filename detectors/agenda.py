@@ -55,7 +55,8 @@ class Agenda:
 
     def _put(self, at: At, aim: tuple[int, int], rank: int) -> None:
         self._aims[at] = aim
-        heapq.heappush(self._heap, (aim[0], rank, "", at))
+        # One record may close blocks of several versions; which lane is older depends on the batch.
+        heapq.heappush(self._heap, (aim[0], rank, f"{lane_of(self._flows[at[0]][1], at[1]).version:012d}", at))
 
     def add_due(self, order: int, slot: int, signal: str) -> None:
         """Add a count that an episode reaches."""

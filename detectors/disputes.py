@@ -2,7 +2,8 @@
 
 The rules, all on records and none on batches: a prediction is remembered for the join window and while at most `max_rows` are newer; its
 first label counts, another one is a duplicate or a correction, a null one a retraction. A label without a prediction waits; a null
-label takes a waiting one back.
+label takes a waiting one back. A prediction is a duplicate if one of its model, version and id is remembered; a label has no version,
+and joins those of every version that answered.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .admission import label_problem
+from .answered import Answered
 from .columns import Ints
 from .early_labels import MAX_LABEL_BYTES, EarlyLabel, EarlyLabels
 from .inspection import Inspector
@@ -28,14 +30,14 @@ UNJOINABLE = "label must follow a prediction of the same id within the join wind
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Hold how long and how many predictions are remembered."""
+    """How long and how many predictions are remembered."""
 
     window_ms: int
     max_rows: int
 
 
 class Pair(NamedTuple):
-    """Be a prediction's row and its label."""
+    """A prediction's row and its label."""
 
     row: int
     order: int
@@ -45,22 +47,28 @@ class Pair(NamedTuple):
 
 @dataclass(slots=True)
 class Held:
-    """Be the newest prediction of an id."""
+    """The newest prediction of an id; `older` is that of another version before it."""
 
     row: int
     time_ms: int
     slot: int
+    version: int
     mark: int
+    older: Held | None = None
 
 
 class Disputes:
-    """Settle the odd ids of one piece; afterwards `admitted` and `superseded` tell what became of its predictions."""
+    """The odd ids of one piece; once they are settled, `admitted` and `superseded` tell what became of its predictions.
+
+    `backs`: how far behind a prediction's row lies the row of another version, which is then `hidden`.
+    """
 
     predictions: Predictions
     labels: Labels
     piece: Piece
 
     def __init__(self, rules: Rules, pending: Pending, early: EarlyLabels, inspector: Inspector) -> None:
+        self.answered = Answered(rules.window_ms)
         self.rules = rules
         self.pending = pending
         self.early = early
@@ -68,6 +76,8 @@ class Disputes:
         self.table: ModelTable = inspector.table
         self.admitted: list[int] = []
         self.superseded: list[int] = []
+        self.backs: dict[int, int] = {}
+        self.hidden: list[int] = []
         self.clock: tuple[Ints, int] = (np.zeros(0, np.int64), 0)
 
     def begin(self, predictions: Predictions, labels: Labels, existing: tuple[Ints, Ints], plain: NDArray[np.bool_]) -> None:
@@ -75,9 +85,13 @@ class Disputes:
         self.predictions, self.labels = predictions, labels
         self.existing = existing
         self.plain_before = np.concatenate([[0], np.cumsum(plain)])
-        self.admitted, self.superseded = [], []
+        self.clear()
         self._ids: dict[bytes, Held | None] = {}
         self._pairs: list[Pair] = []
+
+    def clear(self) -> None:
+        """Forget what became of the predictions of the piece before."""
+        self.admitted, self.superseded, self.backs, self.hidden = [], [], {}, []
 
     def settle(self, predictions: Ints, labels: Ints) -> list[Pair]:
         """Follow the given predictions and labels of the piece in merged order; return the pairs they make."""
@@ -103,22 +117,37 @@ class Disputes:
         ident = rows.ids[at].tobytes()
         held = self._held(ident, int(self.existing[0][at]))
         count = self.pending.head + int(self.plain_before[at]) + len(self.admitted)
-        if held is not None:
-            if self._alive(held, time_ms, count):
-                self.table.count(order, slot, "duplicates")
-                return
+        family = self._family(held, time_ms, count)
+        version = int(rows.version[at])
+        if any(one.version == version for one in family):
+            self.table.count(order, slot, "duplicates")
+            return
+        if held is not None and not family:
             self.superseded.append(held.row)
         self.admitted.append(at)
-        made = self._ids[ident] = Held(count, time_ms, slot, WAITING)
-        early = self.early.find(ident)
+        made = self._ids[ident] = Held(count, time_ms, slot, version, WAITING)
+        if held is not None and family:
+            made.older = held
+            self.backs[at] = count - held.row
+            self.hidden.append(held.row)
+        self._answer(made, ident, order)
+
+    def _answer(self, made: Held, ident: bytes, order: int) -> None:
+        """Join a new prediction with the label that came before it, for it or for another version."""
+        early, answered = self.early.find(ident), self.answered.find(ident, made.time_ms)
         if early is not None:
             self.early.remove(ident)
-            problem = label_problem(early.value, self.table.models[slot])
+            problem = label_problem(early.value, self.table.models[made.slot])
             if problem is not None:
                 self._refuse(early, order, "invalid", problem)
                 return
-            made.mark = mark_of(early.value)
-            self._pairs.append(Pair(count, order, early.letter.offset, early.value))
+            answered = self.answered.add(ident, early.value, early.letter.offset, early.time_ms)
+        elif answered is None or made.older is None:
+            if made.older is not None and made.older.mark != WAITING:
+                self.table.count(order, made.slot, "answers_after_label")
+            return
+        made.mark = mark_of(answered.value)
+        self._pairs.append(Pair(made.row, order, answered.offset, answered.value))
 
     def _label(self, at: int) -> None:
         labels = self.labels
@@ -128,19 +157,26 @@ class Disputes:
         held = self._held(ident, int(self.existing[1][at]))
         before = int(np.searchsorted(self.predictions.order, order))
         count = self.pending.head + int(self.plain_before[before]) + len(self.admitted)
-        if held is None or not self._alive(held, time_ms, count):
+        family = self._family(held, time_ms, count)
+        if not family:
             self._unmatched(at, ident)
-        elif value is None:
-            self.table.count(order, held.slot, "retractions")
-        elif held.mark != WAITING:
-            self.table.count(order, held.slot, "duplicate_labels" if held.mark == mark_of(value) else "corrections")
-        else:
-            problem = label_problem(value, self.table.models[held.slot])
-            if problem is not None:
-                self.inspector.refuse(self.piece, int(labels.at[at]), "invalid", problem)
-                return
-            held.mark = mark_of(value)
-            self._pairs.append(Pair(held.row, order, int(labels.offset[at]), value))
+            return
+        slot = family[0].slot
+        if value is None:
+            self.table.count(order, slot, "retractions")
+            return
+        waiting = [one for one in family if one.mark == WAITING]
+        problem = label_problem(value, self.table.models[slot]) if waiting else None
+        if problem is not None:
+            self.inspector.refuse(self.piece, int(labels.at[at]), "invalid", problem)
+            return
+        mark = mark_of(value)
+        if len(waiting) < len(family):
+            same = all(one.mark in (WAITING, mark) for one in family)
+            self.table.count(order, slot, "duplicate_labels" if same else "corrections")
+        for one in reversed(waiting):
+            one.mark = mark
+            self._pairs.append(Pair(one.row, order, int(labels.offset[at]), value))
 
     def _unmatched(self, at: int, ident: bytes) -> None:
         labels = self.labels
@@ -172,12 +208,21 @@ class Disputes:
     def _held(self, ident: bytes, row: int) -> Held | None:
         if ident not in self._ids:
             held = None
-            if row >= 0:
-                at = np.array([row])
-                time_ms, slot = int(self.pending.column("time_ms", at)[0]), int(self.pending.column("model", at)[0])
-                held = Held(row, time_ms, slot, int(self.pending.marks(at)[0]))
+            # Oldest first, so that each knows the one before it.
+            for one in reversed(self.pending.family(row)) if row >= 0 else ():
+                at = np.array([one])
+                time_ms, slot, version = (int(self.pending.column(name, at)[0]) for name in ("time_ms", "model", "version"))
+                held = Held(one, time_ms, slot, version, int(self.pending.marks(at)[0]), held)
             self._ids[ident] = held
         return self._ids[ident]
+
+    def _family(self, held: Held | None, time_ms: int, count: int) -> list[Held]:
+        """Return the predictions of an id that are remembered still, newest first."""
+        found = []
+        while held is not None and self._alive(held, time_ms, count):
+            found.append(held)
+            held = held.older
+        return found
 
     def _alive(self, held: Held, time_ms: int, count: int) -> bool:
         young = time_ms - held.time_ms <= self.rules.window_ms and held.row >= count - self.rules.max_rows

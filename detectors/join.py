@@ -53,7 +53,7 @@ class Joiner:
         existing = self._existing(predictions, labels, match)
         self._disputed((predictions, labels, match), existing, (odd, odd_labels))
         pairs: list[Pair] = []
-        disputes.admitted, disputes.superseded = [], []
+        disputes.clear()
         if odd.any() or odd_labels.any():
             disputes.begin(predictions, labels, existing, ~odd)
             pairs = disputes.settle(odd.nonzero()[0], odd_labels.nonzero()[0])
@@ -61,7 +61,7 @@ class Joiner:
         new[disputes.admitted] = True
         places = new.cumsum() - 1
         first = self.pending.head
-        self._append(predictions, stored, new)
+        self._append(predictions, stored, (new, disputes.backs))
         plain = (~odd_labels).nonzero()[0]
         rows = existing[1][plain]
         here = rows < 0
@@ -71,13 +71,15 @@ class Joiner:
             values = [values[at] for at in plain.tolist()]
             numbers = None if numbers is None else numbers[plain]
         joined = _merged(Joined(rows, labels.order[plain], labels.offset[plain], values, numbers), pairs)
-        if len(disputes.superseded):
+        if disputes.superseded:
             self.pending.mark(np.array(disputes.superseded), SUPERSEDED)
+        if disputes.hidden:
+            self.pending.hide(np.array(disputes.hidden))
         if len(joined.rows):
             self.pending.mark(joined.rows, marks_of(joined.values, joined.numbers))
         added = np.arange(first, self.pending.head)
-        if disputes.superseded:
-            added = np.setdiff1d(added, np.array(disputes.superseded))
+        if disputes.superseded or disputes.hidden:
+            added = np.setdiff1d(added, np.array(disputes.superseded + disputes.hidden))
         self.pending.index(added)
         return new, joined
 
@@ -113,9 +115,12 @@ class Joiner:
             "fitness": fitness,
         }
 
-    def _append(self, predictions: Predictions, stored: Floats, new: Bools) -> None:
+    def _append(self, predictions: Predictions, stored: Floats, admitted: tuple[Bools, dict[int, int]]) -> None:
+        new, backs = admitted
         whole = bool(new.all())
-        columns = {
+        back = np.zeros(len(predictions), np.uint32)
+        back[list(backs)] = list(backs.values())
+        columns: dict[str, NDArray[Any]] = {
             "order": predictions.order,
             "offset": predictions.offset,
             "ts": predictions.ts,
@@ -123,6 +128,7 @@ class Joiner:
             "model": predictions.slot,
             "version": predictions.version,
             "output": stored,
+            "back": back,
         }
         ids, scores = predictions.ids, predictions.scores
         if not whole:
@@ -162,6 +168,9 @@ class Joiner:
         pending, rules = self.pending, self.rules
         most = pending.head + predictions.order.searchsorted(labels.order)
         found &= pending.marks(rows) == 0
+        if pending.newest_sibling >= pending.tail:
+            # Those of several versions are joined one by one.
+            found &= pending.column("back", rows) == 0
         found &= (rows >= most - rules.max_rows) & (labels.time_ms - pending.column("time_ms", rows) <= rules.window_ms)
         found &= rows >= self.table.facts().first_rows[labels.slot]
         return found

@@ -34,6 +34,7 @@ COUNTS = (
     "misplaced_features",
     "unfit_scores",
     "contrary_scores",
+    "answers_after_label",
 )
 
 

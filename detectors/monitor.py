@@ -11,6 +11,7 @@ from ..schemas.config import MonitorConfig
 from ..schemas.events import Event, ModelPromoted, ModelRegistered, ModelRolledBack
 from ..schemas.records import Batch
 from ..schemas.topics import DATA_PLANE_INPUTS, topic_name
+from .answered import Answered
 from .columns import FeatureGroup, Floats, InputRows, Ints, JoinedRows
 from .disputes import Disputes, Rules
 from .early_labels import EarlyLabels
@@ -87,6 +88,11 @@ class Monitor:
         """Go on from a restored clock, once the table is restored."""
         self.stream_time_ms, self.order, self.now_ms, self.counters = stream_time_ms, order, now_ms, counters
         self._intake.know_all()
+
+    @property
+    def answered(self) -> Answered:
+        """Return the labels that came before their first prediction."""
+        return self._disputes.answered
 
     @property
     def pending(self) -> int:

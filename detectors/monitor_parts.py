@@ -1,6 +1,7 @@
 """Parts of a monitor: what of its state changed since the last save, sealed, and how it is put together again.
 
-`i/`: intake and join. `i/s` clock, order and counters; `i/t/<slot>` a model; `i/e/<chunk>` early labels; `i/p/`, `i/m/` the join buffer.
+`i/`: intake and join. `i/s` clock, order and counters; `i/t/<slot>` a model; `i/e/<chunk>` early labels; `i/a` labels that were early;
+`i/p/`, `i/m/` the join buffer.
 `w/`: the watch.
 """
 
@@ -37,6 +38,8 @@ class MonitorParts:
         found: dict[str, bytes | None] = {f"i/{name}": data for name, data in self.buffer.take().items()}
         found |= {f"i/e/{name}": data for name, data in monitor.early.parts(whole=False).items()}
         monitor.early.clean()
+        found |= {f"i/{name}": data for name, data in monitor.answered.parts(whole=False).items()}
+        monitor.answered.clean()
         found |= {f"i/t/{slot}": data for slot, data in monitor.table.take_dirty().items()}
         clock = self._encoded_clock()
         if clock != self._clock:
@@ -49,6 +52,7 @@ class MonitorParts:
         monitor = self.monitor
         found: dict[str, bytes | None] = {f"i/{name}": data for name, data in self.buffer.whole().items()}
         found |= {f"i/e/{name}": data for name, data in monitor.early.parts(whole=True).items()}
+        found |= {f"i/{name}": data for name, data in monitor.answered.parts(whole=True).items()}
         found |= {f"i/t/{slot}": data for slot, data in monitor.table.whole().items()}
         found |= {"i/s": self._encoded_clock(), **monitor.watch.whole()}
         return {name: self.seal.close(data) for name, data in found.items() if data is not None}
@@ -72,6 +76,7 @@ class MonitorParts:
         monitor.table.restore({int(name[2:]): body for name, body in parts.items() if name.startswith("t/")}, places)
         monitor.limits.restore(limits)
         monitor.early.restore({name[2:]: body for name, body in parts.items() if name.startswith("e/")})
+        monitor.answered.restore(parts.get("a"))
         self.buffer.restore({name: body for name, body in parts.items() if name[:2] in ("p/", "m/")}, tail, head)
         monitor.resume(times, order, now_ms, counters)
 

@@ -1,7 +1,8 @@
 """The join buffer: predictions in a ring of fixed-size columns, found by id through an open-addressing table, all numpy.
 
 A row is numbered for ever; the ring keeps the rows from `tail` to `head`. A joined row stays, marked with a fingerprint of its label,
-so that a second prediction or label is recognised, until it ages out.
+so that a second prediction or label is recognised, until it ages out. Where several versions of a model answered one request, its id
+finds the newest row, and each of these rows says how far `back` the one before it lies.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ COLUMNS: dict[str, Any] = {
     "model": np.int32,
     "version": np.int32,
     "output": np.float64,
+    "back": np.uint32,
 }
 ROW_BYTES = 16 + 1 + sum(np.dtype(kind).itemsize for kind in COLUMNS.values()) + 4 * WIDEST + 16
 """The most that a row takes: id, mark, columns, scores, and its share of the table."""
@@ -56,6 +58,7 @@ class Pending:
         self.head = 0
         self.tail = 0
         self.width = 0
+        self.newest_sibling = -1
         self._mask = START_ROWS - 1
         self._ids: Ids = np.zeros((START_ROWS, 2), np.uint64)
         self._columns = {name: np.zeros(START_ROWS, kind) for name, kind in COLUMNS.items()}
@@ -144,6 +147,18 @@ class Pending:
         if isinstance(marks, int) and marks == SUPERSEDED:
             self._ids[at] = 0
 
+    def family(self, row: int) -> list[int]:
+        """Return a row and those of other versions before it that answered the same request, newest first."""
+        found = [row]
+        while (back := int(self._columns["back"][row & self._mask])) and row - back >= self.tail:
+            row -= back
+            found.append(row)
+        return found
+
+    def hide(self, rows: Ints) -> None:
+        """Make rows findable through a newer one of their id alone."""
+        self._ids[rows & self._mask] = 0
+
     def append(self, new: NewRows) -> Ints:
         """Add rows at the head and return their numbers. Their ids are not found before `index`."""
         count = len(new.ids)
@@ -161,6 +176,7 @@ class Pending:
             self._scores[at, width:] = np.nan
             self._scores[at, :width] = new.scores[source]
         self.head += count
+        self._note_siblings(new.columns["back"], self.head - count)
         return np.arange(self.head - count, self.head)
 
     def index(self, rows: Ints) -> None:
@@ -169,6 +185,13 @@ class Pending:
             self._rebuild()
         else:
             self._insert(rows)
+
+    def _note_siblings(self, back: NDArray[Any], first: int) -> Ints:
+        """Return which rows from `first` on have an older one of their id, and remember the newest."""
+        found = back.nonzero()[0]
+        if len(found):
+            self.newest_sibling = max(self.newest_sibling, first + int(found[-1]))
+        return found + first
 
     def age(self, oldest_ms: int, max_rows: int) -> None:
         """Forget rows older than `oldest_ms`, and all but the newest `max_rows`."""
@@ -224,6 +247,10 @@ class Pending:
     def reindex(self) -> None:
         """Make all rows findable."""
         self._ids[np.flatnonzero(self._marks == SUPERSEDED)] = 0
+        rows = np.arange(self.tail, self.head)
+        newer = self._note_siblings(self.column("back", rows), self.tail)
+        older = newer - self.column("back", newer)
+        self.hide(older[older >= self.tail])
         self._rebuild()
 
     def _reserve(self, count: int) -> None:
@@ -251,7 +278,8 @@ class Pending:
         self._base, self._used = self.tail, 0
         for first in range(self.tail, self.head, REBUILD_ROWS):
             part = np.arange(first, min(first + REBUILD_ROWS, self.head))
-            self._insert(part[self.marks(part) != SUPERSEDED])
+            # What is not to be found has no id.
+            self._insert(part[self.ids(part).any(axis=1)])
 
     def _insert(self, rows: Ints) -> None:
         mask = len(self._table) - 1

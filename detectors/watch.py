@@ -170,10 +170,10 @@ class Watch:
             told += [(look.order, look.rank, alarm.signal, event) for event in book.alarm(alarm, known, now)]
             if alarm.signal in book.open:
                 self._wait(step, agenda, watched, alarm.signal)
-                if look.rank == OUTPUT:
-                    for other in watched.versions.values():
-                        if other.output is not lane:
-                            agenda.follow(other.output, look.order)
+                for other in watched.versions.values() if look.rank in (OUTPUT, ERROR) else ():
+                    its = other.output if look.rank == OUTPUT else other.error
+                    if its is not lane:
+                        agenda.follow(its, look.order)
         return told
 
     def _tip(self, look: Look, watched: Watched, alarm: Alarm, tip: Tip) -> Tip:
@@ -276,7 +276,7 @@ class Watch:
             last = Place(int(rows.prediction_offset[row]), int(rows.label_offset[row]), float(rows.ts[row]))
             where = step.predictions(version, order), order, self._positions.of("labels", last)
             try:
-                self._told.append((order, METRICS, "", self._metrics(version, window, total, where)))
+                self._told.append((order, METRICS, f"{version.number:012d}", self._metrics(version, window, total, where)))
             except BaseException as problem:  # noqa: BLE001 - one version must not hurt another
                 self._fault(problem, version.model, f"metrics of version {version.number}")
 
