@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MVN ?= mvn
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench prerequisites clean
+.PHONY: help install demo test test-fast check fix bench prerequisites clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 prerequisites: # say once, and at once, what this machine lacks
 	@sh deploy/prerequisites.sh $(PYTHON) $(PREREQUISITES)
@@ -30,10 +30,17 @@ test: $(STAMP) check ## run all checks and tests
 	@sh deploy/prerequisites.sh $(PYTHON) test
 	$(BIN)/python -m pytest
 
+test-fast: $(STAMP) ## run what needs no broker and is not slow, on two cores
+	$(BIN)/python -m pytest -n 2 -m "not kafka and not slow"
+
 check: $(STAMP) ## format, lint and types, as CI checks them
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python deploy/check_types.py
+
+fix: $(STAMP) ## format, and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: $(STAMP) ## measure throughput beside its peers
 	$(BIN)/python benchmarks/throughput.py
