@@ -23,6 +23,7 @@ from .schemas.config import (
     PolicyConfig,
     RepairConfig,
     Section,
+    ServiceConfig,
     SigningConfig,
     StoreConfig,
     TopicsConfig,
@@ -50,6 +51,7 @@ class Settings(Section):
     monitor: MonitorConfig = MonitorConfig()
     data_plane: DataPlaneConfig = DataPlaneConfig()
     control: ControlConfig = ControlConfig()
+    service: ServiceConfig = ServiceConfig()
     policy: PolicyConfig = PolicyConfig()
     worker: WorkerConfig = WorkerConfig()
     repair: RepairConfig = RepairConfig()

@@ -124,6 +124,24 @@ class ControlConfig(Section):
     slot: str = SLOT
 
 
+class ServiceConfig(Section):
+    """How `driftloop serve` looks after itself: restarts of a role, and what counts as trouble."""
+
+    max_restarts: int = Field(
+        5, ge=0, description="of one role within restart_window_s; one more ends the service with its exit code"
+    )
+    restart_window_s: float = Field(600.0, gt=0)
+    restart_min_s: float = Field(1.0, gt=0, description="wait before a role starts again, twice as long each time")
+    restart_max_s: float = Field(30.0, gt=0)
+    look_every_s: float = Field(5.0, gt=0, description="how often the watchdog, beside the control role, looks at the topics")
+    stall_s: float = Field(60.0, gt=0, description="a partition that does not move for this long while records wait is a trouble")
+    dead_letters_a_minute: int = Field(50, ge=1, description="of one disposition, and dead_letter_factor times what is usual")
+    dead_letter_factor: float = Field(5.0, ge=1)
+    silent_s: float = Field(900.0, gt=0, description="a model without metrics for this long, and silent_factor times its interval")
+    silent_factor: float = Field(10.0, ge=1)
+    watched_models: int = Field(10_000, ge=1, description="for silence; the one longest silent gives way")
+
+
 class PolicyConfig(Section):
     """When an episode starts a job."""
 

@@ -6,17 +6,20 @@ import importlib.util
 import platform
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Literal
 
 import msgspec
+from confluent_kafka import KafkaError, KafkaException
 
 from ..schemas.errors import BrokerUnavailable, DriftloopError
 from ..schemas.topics import KINDS
 from ..settings import Settings
 
 Verdict = Literal["ok", "warn", "fail"]
+ROLES = ("monitor", "control", "worker")
 WORKER_PACKAGES = ("torch", "onnxscript", "safetensors")
 LOW_DISK_BYTES = 1_000_000_000
 BROKER_TIMEOUT_S = 5.0
@@ -43,6 +46,8 @@ def examine(settings: Settings) -> list[Finding]:
         findings.append(topics)
         if topics.verdict == "ok":
             findings.append(_guarded("state", lambda: _state(settings)))
+            findings += [_guarded(role, lambda role=role: _role(settings, role)) for role in ROLES]
+            findings.append(_guarded("troubles", lambda: _troubles(settings)))
     return [msgspec.structs.replace(finding, found=settings.scrubbed(finding.found)) for finding in findings]
 
 
@@ -117,6 +122,53 @@ def _topics(settings: Settings) -> Finding:
         found = f"{len(missing)} of {len(KINDS)} are not there: {', '.join(missing)}"
         return Finding("topics", "fail", found, "driftloop init", 4)
     return Finding("topics", "ok", f"{len(KINDS)} with prefix {settings.topics.prefix}")
+
+
+def _role(settings: Settings, role: str) -> Finding:
+    """Say whether any process serves a role: without a monitor nothing is watched at all."""
+    from .faust_settings import group_of
+
+    group = {"monitor": settings.monitor_group, "control": group_of(settings), "worker": settings.worker_group}[role]
+    members = _members(settings, group)
+    if members:
+        return Finding(role, "ok", f"{members} of group {group}")
+    advice = f"driftloop serve --roles {role}"
+    if role == "monitor":
+        return Finding(role, "fail", f"nobody serves: group {group} has no member, nothing is watched", advice, 1)
+    return Finding(role, "warn", f"nobody serves: group {group} has no member", advice)
+
+
+def _members(settings: Settings, group: str) -> int:
+    from .topics import admin_client, unavailable
+
+    admin, deadline = admin_client(settings), time.monotonic() + BROKER_TIMEOUT_S
+    while True:
+        try:
+            return len(admin.describe_consumer_groups([group])[group].result(BROKER_TIMEOUT_S).members)
+        except (KafkaException, TimeoutError) as problem:
+            # A broker that has just started, or has no offsets topic yet, makes its coordinators only when asked for one.
+            if time.monotonic() > deadline or not _is_settling(problem):
+                raise unavailable(settings, BROKER_TIMEOUT_S, problem) from None
+        time.sleep(0.1)
+
+
+def _is_settling(problem: Exception) -> bool:
+    codes = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
+    return isinstance(problem, KafkaException) and problem.args[0].code() in codes
+
+
+def _troubles(settings: Settings) -> Finding:
+    from .kafka import KafkaTransport
+    from .troubles import TroubleBoard
+
+    board = TroubleBoard(settings, KafkaTransport(settings))
+    try:
+        board.refresh()
+    finally:
+        board.close()
+    if board.open:
+        return Finding("troubles", "fail", "; ".join(alert.summary for alert in board.open.values()), "see the service's log", 1)
+    return Finding("troubles", "ok", "none open")
 
 
 def _state(settings: Settings) -> Finding:

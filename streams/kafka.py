@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -71,6 +70,7 @@ class KafkaTransport:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._admin = SteadyAdmin(settings)
+        self._groups: dict[str, Consumer] = {}
 
     def sender(self) -> Sender:
         """Return a new idempotent sender."""
@@ -93,20 +93,30 @@ class KafkaTransport:
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """Return the group's offsets by partition; partitions without one are left out."""
         asked = [TopicPartition(topic, partition) for _, partition in self._admin.partitions([topic])]
-        return self._admin.ask(lambda client: self._committed(client, group, asked))
-
-    def _committed(self, client: AdminClient, group: str, asked: list[TopicPartition]) -> dict[int, int]:
-        request = [ConsumerGroupTopicPartitions(group, asked)]
         deadline = time.monotonic() + TIMEOUT_S
         while True:
-            futures = client.list_consumer_group_offsets(request, require_stable=True, request_timeout=TIMEOUT_S)
-            found = _result(self._settings, futures[group]).topic_partitions
+            found = self._ask_group(group, asked)
             # The markers of a transaction reach the offsets topic a moment after its commit was answered.
-            if all(part.error is None for part in found):
+            errors = [part.error for part in found if part.error is not None]
+            if not errors:
                 return {part.partition: part.offset for part in found if part.offset >= 0}
             if time.monotonic() > deadline:
-                raise unavailable(self._settings, TIMEOUT_S, KafkaException(next(part.error for part in found if part.error)))
+                raise unavailable(self._settings, TIMEOUT_S, KafkaException(errors[0]))
             time.sleep(0.02)
+
+    def _ask_group(self, group: str, asked: list[TopicPartition]) -> list[TopicPartition]:
+        """Return what a consumer that never joins its group is told of its offsets.
+
+        Not the admin client: its ListConsumerGroupOffsets ends the process while the coordinator moves (confluentinc/librdkafka#5040).
+        """
+        client = self._groups.get(group)
+        if client is None:
+            client = self._groups[group] = Consumer({**reader_properties(self._settings), "group.id": group}, logger=log)
+        try:
+            return client.committed(asked, TIMEOUT_S)
+        except KafkaException as problem:
+            self._groups.pop(group).close()
+            raise unavailable(self._settings, TIMEOUT_S, problem) from None
 
 
 def topic_partitions(settings: Settings, admin: AskedAdmin, topics: Sequence[str]) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""The service: monitor, control and worker, each in a thread of one process, which stop together."""
+"""The service: monitor, control and worker, each in a supervised thread of one process, which stop together."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from ..schemas.errors import DriftloopError
 from ..settings import Settings
 from .client_settings import OncePerMinute
 from .kafka import KafkaTransport
-from .slots import held_slots
+from .slots import SECTIONS, held_slots
+from .supervision import Supervised
 from .topics import ensure_topics
+from .troubles import PREFIX, Trouble, TroubleBoard, announce
+from .watchdog import Watchdog
 
 SWITCH_INTERVAL_S = 0.001  # the control plane's event loop waits that long for the monitor's thread, not the default 5 ms
 STOP_TIMEOUT_S = 30.0
@@ -38,7 +42,7 @@ def serve(settings: Settings, roles: Sequence[str], stop: threading.Event, ready
 
 
 class _Service:
-    """Hold the threads of the roles and the first reason why one ended."""
+    """The threads of the roles, and the first reason why one ended for good."""
 
     def __init__(self, settings: Settings, roles: Sequence[str], stop: threading.Event, ready: threading.Event) -> None:
         self._settings = settings
@@ -47,8 +51,10 @@ class _Service:
         self._end = threading.Event()
         self._failed: tuple[str, BaseException] | None = None
         self._lock = threading.Lock()
-        self._up = {role: threading.Event() for role in roles}
-        self._threads = [threading.Thread(target=self._run, args=(role,), name=f"driftloop-{role}", daemon=True) for role in roles]
+        self._roles = {role: Supervised(role, partial(ROLES[role], settings), settings.service, self._on_loop) for role in roles}
+        self._threads = [_thread(role, partial(self._run, role)) for role in roles]
+        if "control" in roles:
+            self._threads.append(_thread("watchdog", self._watch))
 
     def run(self) -> None:
         """Start all, wait, stop all."""
@@ -56,9 +62,10 @@ class _Service:
             thread.start()
         try:
             while not self._stop.is_set() and not self._end.is_set():
-                if not self._ready.is_set() and all(up.is_set() for up in self._up.values()):
+                if not self._ready.is_set() and all(role.up.is_set() for role in self._roles.values()):
                     self._ready.set()
-                    log.info("ready: %s at %s*", ", ".join(self._up), self._settings.topics.prefix)
+                    log.info("ready: %s at %s*", ", ".join(self._roles), self._settings.topics.prefix)
+                self._settle()
                 self._stop.wait(POLL_S)
         finally:
             self._end.set()
@@ -73,9 +80,7 @@ class _Service:
 
     def _run(self, role: str) -> None:
         try:
-            ROLES[role](self._settings, self._end, self._up[role])
-            if not self._end.is_set():
-                raise DriftloopError(f"role must run until it is stopped, got an early end of {role}")
+            self._roles[role].work(self._end)
         except BaseException as problem:  # noqa: BLE001 - raised again by the main thread
             with self._lock:
                 if self._failed is None and not self._end.is_set():
@@ -85,11 +90,38 @@ class _Service:
         finally:
             self._end.set()
 
+    def _watch(self) -> None:
+        Watchdog(self._settings, KafkaTransport(self._settings)).run(self._end)
+
+    def _settle(self) -> None:
+        """End the trouble of a role that loops once it has run for a whole window, be it told by this process or one before."""
+        now_s = time.monotonic()
+        for role in self._roles.values():
+            if role.settles(now_s):
+                board = TroubleBoard(self._settings, KafkaTransport(self._settings))
+                try:
+                    board.refresh()
+                    board.end(PREFIX + self._loop_name(role.role), f"{role.role} runs without a failure")
+                except DriftloopError as problem:
+                    log.warning("the end of a trouble could not be published: %s", problem)
+                finally:
+                    board.close()
+
+    def _loop_name(self, role: str) -> str:
+        return f"restarts-{role}-{getattr(self._settings, SECTIONS[role]).slot}"
+
+    def _on_loop(self, role: str, summary: str) -> None:
+        announce(self._settings, KafkaTransport(self._settings), [Trouble(self._loop_name(role), summary)])
+
     def _join(self) -> list[str]:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         return [thread.name for thread in self._threads if thread.is_alive()]
+
+
+def _thread(name: str, target: Callable[[], None]) -> threading.Thread:
+    return threading.Thread(target=target, name=f"driftloop-{name}", daemon=True)
 
 
 def _monitor(settings: Settings, stop: threading.Event, up: threading.Event) -> None:

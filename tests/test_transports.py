@@ -1,6 +1,7 @@
 """One contract, two transports: what `streams/transport.py` promises, over memory and over the real broker."""
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -323,7 +324,7 @@ def test_an_output_that_is_refused_ends_no_member(topics: Settings) -> None:
     work = here.work()
     record = take(work)
     with pytest.raises(Conflict, match="outputs must be records"):
-        work.finish(record, [Outgoing(here.other, b"k", b"x"), Outgoing(here.other, b"k", bytes(5_000_000))])
+        work.finish(record, [Outgoing(here.other, b"k", b"x"), Outgoing(here.other, b"k", os.urandom(5_000_000))])
     assert work.finish(record, [Outgoing(here.other, b"k", b"small")])
     assert read_topic(here, here.other) == [b"small"]
     work.close()

@@ -1,4 +1,4 @@
-"""The whole service as a process: ready, clean end on a signal, a broker that goes away, and one role's end ends all."""
+"""The whole service as a process: ready, clean end on a signal, a broker that goes away, roles that fail."""
 
 import json
 import os
@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from driftloop.schemas.cloudevents import encode_event
-from driftloop.schemas.errors import Conflict, DriftloopError
+from driftloop.schemas.config import ServiceConfig
+from driftloop.schemas.errors import Conflict, SnapshotInvalid
 from driftloop.schemas.events import JobRequested
 from driftloop.schemas.records import Record
 from driftloop.settings import Settings
@@ -107,13 +108,31 @@ def wait_for_events(settings: Settings, kind: str, count: int, timeout_s: float 
     return found
 
 
-def test_a_role_that_fails_ends_the_others(topics: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_role_that_fails_starts_again_beside_the_others(topics: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of one role is no end of the others; a loop is an alert, and ends the service with the exit code of the fault."""
+    quick = topics.model_copy(update={"service": ServiceConfig(max_restarts=3, restart_min_s=0.01)})
+    lives: list[threading.Event] = []
+
     def fail(settings: Settings, stop: threading.Event, up: threading.Event) -> None:
+        lives.append(stop)
         up.set()
-        raise DriftloopError("broken on purpose")
+        raise Conflict(f"broken on purpose {len(lives)}")
 
     monkeypatch.setitem(serving.ROLES, "monitor", fail)
-    with pytest.raises(DriftloopError, match="broken on purpose"):
+    with pytest.raises(Conflict, match="broken on purpose 4"):
+        serve(quick, ["monitor", "worker"], threading.Event())
+    alerts = [json.loads(record.value or b"") for record in wait_for_events(topics, "alerts", 1)]
+    assert [alert["alert_id"].rpartition("-monitor-")[0] for alert in alerts] == ["service-restarts"]
+    assert "broken on purpose 3" in alerts[0]["summary"]
+
+
+def test_what_starting_again_cannot_mend_ends_all(topics: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(settings: Settings, stop: threading.Event, up: threading.Event) -> None:
+        up.set()
+        raise SnapshotInvalid("broken on purpose")
+
+    monkeypatch.setitem(serving.ROLES, "monitor", fail)
+    with pytest.raises(SnapshotInvalid, match="broken on purpose"):
         serve(topics, ["monitor", "worker"], threading.Event())
 
 

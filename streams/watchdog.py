@@ -1,0 +1,115 @@
+"""The watchdog: looks at offsets, dead letters and metrics from outside the roles, so that nothing dies or stalls in silence."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+from ..schemas import codecs
+from ..schemas.dead_letters import PREFIX as LETTER_PREFIX
+from ..schemas.errors import DriftloopError, EventInvalid
+from ..schemas.events import MetricsComputed
+from ..schemas.records import Record
+from ..schemas.topics import KINDS
+from ..settings import Settings
+from .transport import Reader, Transport
+from .troubles import PREFIX, Trouble, TroubleBoard
+from .vital_signs import LETTERS, DeadLetterRates, Part, Silences, Stalls
+
+WATCHED_INPUTS = ("models", "predictions", "labels")
+DEAD_LETTERS = tuple(name for name in KINDS if name.endswith(".dlq"))
+DISPOSITION = LETTER_PREFIX + "disposition"
+READ_RECORDS = 5_000
+POLL_S = 0.05
+QUIET_S = 60.0
+log = logging.getLogger("driftloop.service")
+
+
+class Watchdog:
+    """The vital signs of a deployment, looked at again and again; runs beside the control role."""
+
+    def __init__(self, settings: Settings, transport: Transport) -> None:
+        self._settings = settings
+        self._config = settings.service
+        self._transport = transport
+        self._board = TroubleBoard(settings, transport)
+        self._reader: Reader | None = None
+        self._stalls = Stalls(self._config)
+        self._letters = DeadLetterRates(self._config)
+        self._silences = Silences(self._config)
+        self._quiet_until = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until `stop` is set; whatever fails is logged once a minute and tried again."""
+        while not stop.wait(self._config.look_every_s):
+            try:
+                self.look(time.time())
+            except Exception as problem:  # noqa: BLE001 - the watchdog must outlive what it watches
+                self._start_over(problem)
+        self._close()
+
+    def look(self, now_s: float) -> None:
+        """Take the vital signs once, and publish which troubles begin and which are over; raises BrokerUnavailable."""
+        self._board.refresh()
+        self._read()
+        found = {trouble.alert_id: trouble for trouble in self._troubles(now_s)}
+        for trouble in found.values():
+            self._board.begin(trouble)
+        for alert_id in [one for one in self._board.open if one not in found and self._is_over(one.removeprefix(PREFIX))]:
+            self._board.end(alert_id, f"{alert_id.removeprefix(PREFIX)}: back to usual")
+
+    def _is_over(self, name: str) -> bool:
+        """Return True for what was seen to be well; what began before this watchdog did may last without it having noticed yet."""
+        if name.startswith(LETTERS):
+            return self._letters.settled
+        return name in self._stalls.well or name in self._silences.well
+
+    def _troubles(self, now_s: float) -> Iterator[Trouble]:
+        committed: dict[Part, int] = {}
+        ends: dict[Part, int] = {}
+        for kind in WATCHED_INPUTS:
+            topic = self._settings.topic(kind)
+            offsets = self._transport.committed(self._settings.monitor_group, topic)
+            committed |= {(topic, partition): offset for partition, offset in offsets.items()}
+            ends |= {(topic, partition): offset for partition, offset in self._transport.end_offsets(topic).items()}
+        yield from self._stalls.judge(committed, ends, now_s)
+        yield from self._letters.judge(now_s)
+        yield from self._silences.judge(now_s)
+
+    def _read(self) -> None:
+        if self._reader is None:
+            topics = [self._settings.topic(kind) for kind in ("metrics", *DEAD_LETTERS)]
+            self._reader = self._transport.reader(topics, "latest")
+        # One stretch a look: a flood of dead letters must not keep the watchdog from looking at all else.
+        for record in self._reader.poll(READ_RECORDS, POLL_S):
+            if record.topic == self._settings.topic("metrics"):
+                self._note_metrics(record)
+            else:
+                said = dict(record.headers).get(DISPOSITION)
+                self._letters.add(record.topic, "unknown" if said is None else said.decode("ascii", "replace"))
+
+    def _note_metrics(self, record: Record) -> None:
+        try:
+            event = codecs.decode(record.value, KINDS["metrics"].carries, record.topic)
+        except EventInvalid:
+            return
+        if isinstance(event, MetricsComputed):
+            self._silences.add(event.model, record.timestamp_ms / 1000.0)
+
+    def _start_over(self, problem: Exception) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._quiet_until:
+            self._quiet_until = now_s + QUIET_S
+            log.warning("the watchdog looks again: %s: %s", type(problem).__name__, problem)
+        self._close()
+
+    def _close(self) -> None:
+        try:
+            if self._reader is not None:
+                self._reader.close()
+            self._board.close()
+        except DriftloopError as problem:
+            log.warning("the watchdog's clients did not close: %s", problem)
+        self._reader = None
