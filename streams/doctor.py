@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -46,7 +47,7 @@ def examine(settings: Settings) -> list[Finding]:
         findings.append(topics)
         if topics.verdict == "ok":
             findings.append(_guarded("state", lambda: _state(settings)))
-            findings += [_guarded(role, lambda role=role: _role(settings, role)) for role in ROLES]
+            findings += [_guarded(role, partial(_role, settings, role)) for role in ROLES]
             findings.append(_guarded("troubles", lambda: _troubles(settings)))
     return [msgspec.structs.replace(finding, found=settings.scrubbed(finding.found)) for finding in findings]
 
