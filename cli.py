@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import __version__, cli_broker, cli_jobs, cli_models, cli_topics
+from . import __version__, cli_alerts, cli_broker, cli_jobs, cli_models, cli_topics
 from .cli_console import Commands, JsonFlag, State, print_json, print_table, state_of
 from .cli_tables import FeaturesOption, IgnoreOption, TaskOption, task_named, wanted_columns
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(cli_broker.app, name="broker")
 app.add_typer(cli_models.app, name="model")
 app.add_typer(cli_jobs.app, name="jobs")
+app.add_typer(cli_alerts.app, name="alerts")
 cli_topics.add_commands(app)
 
 export = typer.Typer(no_args_is_help=True, help="Write schemas for other tools.")

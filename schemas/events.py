@@ -171,19 +171,24 @@ class MetricsComputed(Event, frozen=True, kw_only=True, tag_field="type", tag="m
 
 
 class AlertFired(Event, frozen=True, kw_only=True, tag_field="type", tag="alert_fired"):
-    """Ask for a person's attention; `alert_id` is the same however often it is sent."""
+    """A call for a person's attention; `alert_id` is the same however often it is sent, the newest one counts.
+
+    `degraded_since`: event time in seconds of a change that has become the new level.
+    """
 
     alert_id: str
     severity: Severity
     summary: str
     episode_id: str | None = None
+    degraded_since: float | None = None
 
 
 class AlertResolved(Event, frozen=True, kw_only=True, tag_field="type", tag="alert_resolved"):
-    """Take an alert back."""
+    """The end of an alert: by recovery or a repair that restored the level (policy), or by a person (user)."""
 
     alert_id: str
     summary: str
+    resolved_by: Literal["policy", "user"] = "policy"
 
 
 class JobRequested(Event, frozen=True, kw_only=True, tag_field="type", tag="job_requested"):

@@ -22,7 +22,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped,unused-ignore]
 from ..schemas.partitions import partition_of
 from ..schemas.records import Record
 from ..settings import Settings
-from .control_state import ControlState
+from .control_state import FOLDED, ControlState
 from .faust_settings import App, faust_options, group_of
 from .kafka import KafkaTransport
 from .log_text import shown
@@ -126,7 +126,7 @@ def create_app(settings: Settings) -> Any:
     app = App(group_of(settings), **faust_options(settings))
     agents = ControlAgents(settings, app)
     app.driftloop = agents  # type: ignore[attr-defined,unused-ignore]
-    for kind in ("drift", "jobs", "job-events"):
+    for kind in FOLDED:
         _declare(app, settings.topic(kind), kind, agents.handle)
 
     @app.on_partitions_assigned.connect  # type: ignore[misc,unused-ignore]

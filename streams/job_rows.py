@@ -19,6 +19,7 @@ from ..schemas.partitions import partition_of
 from ..schemas.records import Record
 from ..schemas.rows import Rows
 from ..settings import Settings
+from .newest_change import newest_change
 from .transport import Transport
 
 READ_RECORDS = 5_000
@@ -56,11 +57,17 @@ def read_rows(transport: Transport, settings: Settings, request: JobRequested, s
     partitions = transport.end_offsets(settings.topic("predictions"))
     partition = partition_of(request.model.encode(), len(partitions))
     ends = {kind: transport.end_offsets(settings.topic(kind)).get(partition, 0) for kind in ("predictions", "labels")}
+    change = newest_change(transport, settings, request.model, partition)
+    # Rows from before and after a change teach nothing that holds now.
+    whole = RowRange(partition=partition, start_offset=0, labels_start_offset=0) if change is None else change
     span = FIRST_SPAN * settings.worker.max_rows
     while True:
-        start, labels_start = (max(0, ends[kind] - span) for kind in ("predictions", "labels"))
-        found = source.read(RowRange(partition=partition, start_offset=start, labels_start_offset=labels_start))
-        enough = len(found.rows) >= settings.worker.max_rows or (start == 0 and labels_start == 0)
+        start = max(whole.start_offset, ends["predictions"] - span)
+        labels_start = max(whole.labels_start_offset, ends["labels"] - span)
+        is_whole = start == whole.start_offset and labels_start == whole.labels_start_offset
+        part = RowRange(partition=partition, start_offset=start, labels_start_offset=labels_start)
+        found = source.read(whole if is_whole else part)
+        enough = len(found.rows) >= settings.worker.max_rows or is_whole
         if enough or span >= MAX_SPAN * settings.worker.max_rows:
             return found
         span *= 2

@@ -1,15 +1,18 @@
 """Decide when a drift episode starts a repair and when it alerts: pure, and safe to run twice over the same events.
 
 The state is what the topics say; what is due follows from the state alone. So a control plane that lost its memory folds the topics
-again, asks for what is due, and neither forgets a job nor asks for one twice: a request carries the same id each time.
+again, asks for what is due, and neither forgets a job nor asks for one twice: a request carries the same id each time. An alert ends by
+recovery, by a repair that restored the level, or by a person; an episode that merely settles leaves it as "degraded since".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
 import msgspec
 
+from ..detectors.recovery import Change
 from ..schemas.config import PolicyConfig
 from ..schemas.events import (
     AlertFired,
@@ -27,11 +30,23 @@ from ..schemas.events import (
 )
 
 KEPT_EPISODES = 64
+KEPT_UNRESOLVED = 256
 KEPT_ENDED_JOBS = 256
+# Rows behind the level before a change, which an event does not tell: it is taken as known.
+KNOWN_ROWS = 1e6
+LEAST_SD = 1e-12
+ALARM_ROWS = 200
+KEPT_ARM = "champion"
+ERROR_OF: dict[str, Callable[[float], float]] = {"accuracy": lambda value: 1.0 - value, "negative_mae": lambda value: -value}
+"""The error, as drift events tell it, behind each metric of the gate."""
 
 
 class Episode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Be what the policy knows of one episode that makes a model worse; `asked` maps the milestones asked for to rows known then."""
+    """What the policy knows of one episode that makes a model worse; `asked` maps the milestones asked for to rows known then.
+
+    `since`: event time of the change, in seconds. `closed`: why the episode is closed. `cleared`: why the alert may end, once it may.
+    `degraded`: the alert says that the level stays where it is.
+    """
 
     episode_id: str
     version: int
@@ -40,22 +55,60 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows: RowRange
     labelled_rows: int
     effect: float = 0.0
+    before: float = 0.0
+    after: float = 0.0
+    row_sd: float = 0.0
+    since: float = 0.0
     open: bool = True
+    closed: str = ""
+    cleared: str = ""
     asked: dict[int, int] = msgspec.field(default_factory=dict)
     alerted: bool = False
+    degraded: bool = False
     resolved: bool = False
+
+    @property
+    def lasts(self) -> bool:
+        """Return whether the model is still worse for all that is known: milestones hold, and the alert stays."""
+        return self.open or (self.closed == "settled" and not self.cleared and not self.resolved)
+
+    def is_back(self, mean: float, rows: int) -> bool:
+        """Return whether a mean over so many newer rows shows that the level before the change is back."""
+        return rows > 0 and self._change().is_back(mean, rows)
+
+    def is_near(self, mean: float) -> bool:
+        """Return whether a mean lies near the level before the change, or beyond it."""
+        return self._change().is_near(mean)
+
+    def _change(self) -> Change:
+        before_rows, after_rows = KNOWN_ROWS, max(self.labelled_rows, 1)
+        return Change(self.before, before_rows, self.after, after_rows, max(self.row_sd, LEAST_SD), 1.0, False, True)  # noqa: FBT003
+
+
+class Better(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The newest episode in which a signal became better: its mean since then, and the labelled rows behind it."""
+
+    episode_id: str
+    version: int
+    mean: float
+    rows: int
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Be the policy's memory of one model: episodes by id, jobs that wait or run, the newest jobs that ended."""
+    """The policy's memory of one model: episodes by id, jobs that wait or run, the newest jobs that ended.
+
+    `better`: by signal, since its newest change for the worse. `promoted`: the version that a job made serve last.
+    """
 
     episodes: dict[str, Episode] = msgspec.field(default_factory=dict)
     running: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
+    better: dict[str, Better] = msgspec.field(default_factory=dict)
+    promoted: int | None = None
 
 
 class Policy:
-    """Turn drift and job events into requests and alerts; events of other kinds change nothing."""
+    """The rules that turn drift and job events into requests and alerts; events of other kinds change nothing."""
 
     def __init__(self, config: PolicyConfig) -> None:
         self.config = config
@@ -68,13 +121,16 @@ class Policy:
             case DriftUpdated():
                 return self._updated(event, state)
             case DriftClosed():
-                return _with(state, event.episode_id, open=False)
+                return _closed(event, state)
             case JobRequested():
                 return self._asked(event, state)
-            case JobFinished() | JobFailed() | JobCancelled():
+            case JobFinished():
+                return _ended(_finished(event, state), event.job_id)
+            case JobFailed() | JobCancelled():
                 return _ended(state, event.job_id)
             case AlertFired() if event.episode_id is not None:
-                return _with(state, event.episode_id, alerted=True)
+                told = {"degraded": True} if event.degraded_since is not None else {}
+                return _with(state, event.episode_id, alerted=True, **told)
             case AlertResolved():
                 return _with(state, event.alert_id.removeprefix("drift-"), alerted=True, resolved=True)
         return state
@@ -83,7 +139,7 @@ class Policy:
         """Return requests and alerts that are due for `model`, and the state in which they are sent."""
         events: list[Event] = []
         for episode in list(state.episodes.values()):
-            events += _alerts(model, episode)
+            events += alerts(model, episode, state)
         request = self._next_request(model, state)
         if request is not None:
             events.append(request)
@@ -97,10 +153,9 @@ class Policy:
         return [one for one in due if isinstance(one, JobRequested)], after
 
     def _opened(self, event: DriftOpened, state: ModelState) -> ModelState:
-        if event.direction != "worse":
-            return state
-        known = state.episodes.get(event.episode_id)
-        if known is not None:
+        if event.direction == "better":
+            return _better(event, event.after_mean, state)
+        if event.direction != "worse" or event.episode_id in state.episodes:
             return state
         episode = Episode(
             episode_id=event.episode_id,
@@ -110,10 +165,18 @@ class Policy:
             rows=event.rows,
             labelled_rows=event.labelled_rows,
             effect=event.effect,
+            before=event.before_mean,
+            after=event.after_mean,
+            row_sd=(event.after_mean - event.before_mean) / event.effect if event.effect else 0.0,
+            since=event.change_point.ts,
         )
-        return msgspec.structs.replace(state, episodes=_bounded({**state.episodes, episode.episode_id: episode}))
+        better = {signal: one for signal, one in state.better.items() if signal != event.signal}
+        episodes = _bounded({**state.episodes, episode.episode_id: episode})
+        return msgspec.structs.replace(state, episodes=episodes, better=better)
 
     def _updated(self, event: DriftUpdated, state: ModelState) -> ModelState:
+        if event.direction == "better":
+            return _better(event, event.after_mean, state) if _is_newest(event, state) else state
         known = state.episodes.get(event.episode_id)
         if known is None or event.labelled_rows < known.labelled_rows:
             return state
@@ -124,6 +187,7 @@ class Policy:
             rows=event.rows,
             labelled_rows=event.labelled_rows,
             effect=event.effect,
+            after=event.after_mean,
         )
 
     def _asked(self, event: JobRequested, state: ModelState) -> ModelState:
@@ -156,7 +220,7 @@ class Policy:
     def _milestone(self, episode: Episode) -> int | None:
         """Return the highest milestone that is reached and not asked for; a lower one would train on the same rows."""
         config = self.config
-        if not episode.open or episode.signal not in config.signals or len(episode.asked) >= config.max_jobs_per_episode:
+        if not episode.lasts or episode.signal not in config.signals or len(episode.asked) >= config.max_jobs_per_episode:
             return None
         reached = [rows for rows in (config.first_rows, config.second_rows) if rows <= episode.labelled_rows]
         if not reached or any(asked >= max(reached) for asked in episode.asked):
@@ -182,20 +246,110 @@ def alert_id(episode_id: str) -> str:
     return f"drift-{episode_id}"
 
 
-def _alerts(model: str, episode: Episode) -> list[Event]:
+def alerts(model: str, episode: Episode, state: ModelState) -> list[Event]:
+    """Return what is to be told of an episode's alert: that it fires, that it lasts, that it ends."""
+    if episode.resolved:
+        return []
     events: list[Event] = []
     name = alert_id(episode.episode_id)
+    said = f"{model} version {episode.version}: {episode.signal}"
     if not episode.alerted:
         summary = (
-            f"{model} version {episode.version}: {episode.signal} became worse by {abs(episode.effect):.2f} standard deviations"
+            f"{said} became worse by {abs(episode.effect):.2f} standard deviations"
             f" ({episode.labelled_rows} labelled rows since the change)"
         )
         events.append(
             AlertFired(model=model, alert_id=name, severity=episode.severity, summary=summary, episode_id=episode.episode_id)
         )
-    if not episode.open and not episode.resolved:
-        events.append(AlertResolved(model=model, alert_id=name, summary=f"{model}: the {episode.signal} episode is closed"))
+    ended = episode.cleared or _came_back(episode, state)
+    if ended:
+        events.append(AlertResolved(model=model, alert_id=name, summary=f"{model}: {episode.signal} {ended}"))
+    elif episode.closed == "settled" and not episode.degraded:
+        summary = f"{said} is degraded since {_time(episode.since)}: {episode.after:.3g}, was {episode.before:.3g} before"
+        events.append(
+            AlertFired(
+                model=model,
+                alert_id=name,
+                severity=episode.severity,
+                summary=summary,
+                episode_id=episode.episode_id,
+                degraded_since=episode.since,
+            )
+        )
     return events
+
+
+def _came_back(episode: Episode, state: ModelState) -> str:
+    better = state.better.get(episode.signal)
+    if episode.open or better is None or better.version not in (episode.version, state.promoted):
+        return ""
+    return "recovered" if episode.is_back(better.mean, better.rows) else ""
+
+
+def _time(seconds: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, OSError, ValueError):
+        return f"{seconds:g}"
+
+
+def _closed(event: DriftClosed, state: ModelState) -> ModelState:
+    if event.episode_id not in state.episodes:
+        if not _is_newest(event, state):
+            return state
+        if event.reason == "settled":
+            return _better(event, event.after_mean, state)
+        better = {signal: one for signal, one in state.better.items() if signal != event.signal}
+        return msgspec.structs.replace(state, better=better)
+    known = state.episodes[event.episode_id]
+    recovered = event.reason == "recovered"
+    rows = max(known.labelled_rows, event.labelled_rows)
+    changes: dict[str, object] = {"open": False, "closed": event.reason, "labelled_rows": rows}
+    state = _with(state, event.episode_id, **changes, **({} if recovered else {"after": event.after_mean}))
+    return _clear(state, event.episode_id, "recovered", lambda one: one.is_near(event.after_mean)) if recovered else state
+
+
+def _finished(event: JobFinished, state: ModelState) -> ModelState:
+    """Note what a job that was judged says of the level that serves now."""
+    if event.job_id in state.ended:
+        return state
+    promoted = event.outcome == "promoted"
+    if promoted and event.version is not None:
+        state = msgspec.structs.replace(state, promoted=event.version)
+    verdict, episode_id = event.verdict, event.job_id.rpartition("-")[0]
+    if verdict is None or verdict.metric not in ERROR_OF or episode_id not in state.episodes:
+        return state
+    if not promoted and event.arm != KEPT_ARM:
+        return state
+    error = ERROR_OF[verdict.metric](verdict.candidate if promoted else verdict.champion)
+    why = "is back at its level: " + (
+        f"version {event.version} was promoted" if promoted else "the champion does as well as before"
+    )
+    return _clear(state, episode_id, why, lambda one: one.signal == "error" and one.is_back(error, verdict.rows))
+
+
+def _clear(state: ModelState, episode_id: str, why: str, is_over: Callable[[Episode], bool]) -> ModelState:
+    """Let the alert of an episode end, and with it those of earlier ones of its signal, where they are over too."""
+    last = state.episodes[episode_id]
+    for episode in list(state.episodes.values()):
+        is_last = episode.episode_id == episode_id
+        if episode.signal == last.signal and not episode.cleared and (is_over(episode) or (is_last and last.closed == "recovered")):
+            state = _with(state, episode.episode_id, cleared=why)
+        if is_last:
+            break
+    return state
+
+
+def _better(event: DriftOpened | DriftUpdated | DriftClosed, mean: float, state: ModelState) -> ModelState:
+    # What is no error has no labelled rows of its own; the alarm itself is its evidence.
+    rows = event.labelled_rows if event.signal == "error" else ALARM_ROWS
+    known = Better(episode_id=event.episode_id, version=event.version, mean=mean, rows=rows)
+    return msgspec.structs.replace(state, better={**state.better, event.signal: known})
+
+
+def _is_newest(event: DriftUpdated | DriftClosed, state: ModelState) -> bool:
+    better = state.better.get(event.signal)
+    return better is not None and better.episode_id == event.episode_id
 
 
 def _with(state: ModelState, episode_id: str, **changes: object) -> ModelState:
@@ -214,8 +368,11 @@ def _ended(state: ModelState, job_id: str) -> ModelState:
 
 
 def _bounded(episodes: dict[str, Episode]) -> dict[str, Episode]:
-    """Drop the oldest closed and told episodes beyond the limit; open ones always stay."""
-    spare = [one.episode_id for one in episodes.values() if not one.open and one.resolved]
-    for episode_id in spare[: max(0, len(episodes) - KEPT_EPISODES)]:
-        del episodes[episode_id]
+    """Drop the oldest closed and told episodes beyond the limit, then the oldest closed ones; open ones always stay."""
+    for limit, spare in (
+        (KEPT_EPISODES, [one for one in episodes.values() if not one.open and one.resolved]),
+        (KEPT_UNRESOLVED, [one for one in episodes.values() if not one.open]),
+    ):
+        for one in spare[: max(0, len(episodes) - limit)]:
+            episodes.pop(one.episode_id, None)
     return episodes

@@ -67,7 +67,7 @@ def updated(rows: int) -> DriftUpdated:
 
 def closed() -> DriftClosed:
     return DriftClosed(
-        model="m", episode_id="e1", version=1, signal="error", reason="settled", after_mean=0.6, labelled_rows=9, closed_at=HERE
+        model="m", episode_id="e1", version=1, signal="error", reason="recovered", after_mean=0.1, labelled_rows=9, closed_at=HERE
     )
 
 

@@ -13,6 +13,7 @@ from driftloop.schemas.events import (
     DriftOpened,
     DriftUpdated,
     Event,
+    GateVerdict,
     JobCancelled,
     JobFailed,
     JobFinished,
@@ -24,6 +25,9 @@ from driftloop.streams.policy import ModelState, Policy, rebuild
 
 ROWS = RowRange(partition=1, start_offset=100, labels_start_offset=90)
 HERE = Position(topic="labels", partition=1, offset=500, ts=1.0)
+
+
+RESOLVED = AlertResolved(model="m", alert_id="drift-e1", summary="looked at", resolved_by="user")
 
 
 def opened(episode: str = "e1", rows: int = 0, direction: str = "worse", signal: str = "error") -> DriftOpened:
@@ -63,14 +67,40 @@ def updated(rows: int, episode: str = "e1") -> DriftUpdated:
     )
 
 
-def closed(episode: str = "e1") -> DriftClosed:
+def closed(episode: str = "e1", reason: str = "settled", mean: float = 0.6, rows: int = 9) -> DriftClosed:
     return DriftClosed(
-        model="m", episode_id=episode, version=1, signal="error", reason="settled", after_mean=0.6, labelled_rows=9, closed_at=HERE
+        model="m",
+        episode_id=episode,
+        version=1,
+        signal="error",
+        reason=reason,  # type: ignore[arg-type]
+        after_mean=mean,
+        labelled_rows=rows,
+        closed_at=HERE,
     )
 
 
 def finished(job_id: str) -> JobFinished:
     return JobFinished(model="m", job_id=job_id, recipe="repair", outcome="promoted", reasons=(), duration_s=1.0)
+
+
+def judged(job_id: str, candidate: float, champion: float = 0.4, *, arm: str = "finetune", promoted: bool = True) -> JobFinished:
+    verdict = GateVerdict(
+        promoted=promoted,
+        reasons=(),
+        metric="accuracy",
+        candidate=candidate,
+        champion=champion,
+        difference=candidate - champion,
+        interval=(0.0, 1.0),
+        rows=75,
+        churn=0.0,
+        size_bytes=1,
+        champion_size_bytes=1,
+    )
+    outcome = "promoted" if promoted else "rejected"
+    done = msgspec.structs.replace(finished(job_id), outcome=outcome, verdict=verdict, arm=arm)
+    return msgspec.structs.replace(done, version=2) if promoted else done
 
 
 def failed(job_id: str) -> JobFailed:
@@ -113,8 +143,17 @@ def test_milestone_reached_while_a_job_runs_is_asked_for_when_it_ends(end: Event
     assert run([opened(), updated(300), updated(2000), end])[0] == ["e1-300", "e1-2000"]
 
 
-def test_remembered_milestone_is_dropped_with_the_episode() -> None:
-    assert run([opened(), updated(300), updated(2000), closed(), finished("e1-300")])[0] == ["e1-300"]
+def test_milestone_is_asked_for_after_the_episode_has_settled() -> None:
+    assert run([opened(), updated(300), updated(2000), closed(), finished("e1-300")])[0] == ["e1-300", "e1-2000"]
+    assert run([opened(), updated(300), closed(rows=1000), finished("e1-300"), updated(2000)])[0] == ["e1-300", "e1-2000"]
+    assert run([opened(), updated(300), closed(rows=2000), finished("e1-300")])[0] == ["e1-300", "e1-2000"]
+
+
+@pytest.mark.parametrize(
+    "end", [closed(reason="recovered", mean=0.1), closed(reason="superseded"), judged("e1-300", 0.9), RESOLVED]
+)
+def test_milestone_is_dropped_with_what_it_was_for(end: Event) -> None:
+    assert run([opened(), updated(300), closed(rows=1000), end, finished("e1-300"), updated(2000)])[0] == ["e1-300"]
 
 
 def test_both_milestones_at_once_are_one_job() -> None:
@@ -140,8 +179,9 @@ def test_one_job_in_flight_per_model_whoever_asked() -> None:
     user = JobRequested(model="m", job_id="mine", recipe="int8", requested_by="user")
     assert run([user, opened(rows=400)])[0] == []
     assert run([user, opened(rows=400), finished("mine")])[0] == ["e1-300"]
-    assert run([opened(rows=400), closed(), opened("e2", rows=400)])[0] == ["e1-300"]
-    assert run([opened(rows=400), closed(), opened("e2", rows=400), finished("e1-300")])[0] == ["e1-300", "e2-300"]
+    over = closed(reason="superseded")
+    assert run([opened(rows=400), over, opened("e2", rows=400)])[0] == ["e1-300"]
+    assert run([opened(rows=400), over, opened("e2", rows=400), finished("e1-300")])[0] == ["e1-300", "e2-300"]
 
 
 def test_replayed_events_ask_for_nothing_more() -> None:
@@ -162,9 +202,76 @@ def test_alerts_are_told_once_and_taken_back_once() -> None:
     events, state = policy.due("m", policy.fold(opened(), ModelState()))
     assert [type(event) for event in events] == [AlertFired]
     assert policy.due("m", state)[0] == []
-    events, state = policy.due("m", policy.fold(closed(), state))
+    events, state = policy.due("m", policy.fold(closed(reason="recovered", mean=0.1), state))
     assert [type(event) for event in events] == [AlertResolved]
     assert policy.due("m", state)[0] == []
+
+
+def alerts_of(events: list[Event]) -> list[str]:
+    """Return what was told of alerts, however often the state is rebuilt on the way."""
+    policy = Policy(PolicyConfig(max_jobs_per_episode=0))
+    state, sent = ModelState(), list[Event]()
+    for at, event in enumerate(events):
+        due, state = policy.due("m", policy.fold(event, state))
+        sent += due
+        past = events[: at + 1]
+        drift = [one for one in past if isinstance(one, DriftOpened | DriftUpdated | DriftClosed)]
+        rest = [one for one in past if one not in drift and not isinstance(one, AlertResolved)]
+        folded = rebuild(policy, [*drift, *rest, *[one for one in past if isinstance(one, AlertResolved)], *sent])
+        assert policy.due("m", folded.get("m", ModelState()))[0] == [], "what was told is not told again"
+    said = {AlertFired: "fired", AlertResolved: "resolved"}
+    return [
+        "degraded" if isinstance(one, AlertFired) and one.degraded_since is not None else said[type(one)]  # type: ignore[index]
+        for one in sent
+        if isinstance(one, AlertFired | AlertResolved)
+    ]
+
+
+def better(mean: float, rows: int, episode: str = "b1", version: int = 1) -> DriftOpened:
+    one = opened(episode, rows, "better")
+    return msgspec.structs.replace(one, before_mean=0.6, after_mean=mean, effect=(mean - 0.6) / 0.31, version=version)
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ([closed()], ["fired", "degraded"]),
+        ([closed(), closed(reason="settled")], ["fired", "degraded"]),
+        ([closed(reason="superseded")], ["fired"]),
+        ([closed(), RESOLVED], ["fired", "degraded"]),
+        ([RESOLVED, closed()], ["fired"]),
+        ([closed(), better(0.1, 30)], ["fired", "degraded", "resolved"]),
+        ([closed(), better(0.4, 300)], ["fired", "degraded"]),
+        ([closed(), better(0.1, 1)], ["fired", "degraded"]),
+        ([closed(), better(0.1, 30, version=7)], ["fired", "degraded"]),
+        ([judged("e1-300", 0.6), closed(), better(0.1, 30, version=2)], ["fired", "degraded", "resolved"]),
+        ([judged("e1-300", 0.9)], ["fired", "resolved"]),
+        ([closed(), judged("e1-300", 0.9)], ["fired", "degraded", "resolved"]),
+        ([judged("e1-300", 0.75), closed()], ["fired", "degraded"]),
+        ([judged("e1-300", 0.95, 0.4, promoted=False)], ["fired"]),
+        ([judged("e1-300", 0.9, 0.9, arm="champion", promoted=False)], ["fired", "resolved"]),
+        ([finished("e1-300")], ["fired"]),
+        ([judged("e0-300", 0.9)], ["fired"]),
+    ],
+)
+def test_an_alert_ends_by_recovery_by_a_repair_or_by_a_person(events: list[Event], told: list[str]) -> None:
+    assert alerts_of([opened(rows=100), *events]) == told
+
+
+def test_a_repair_of_a_small_change_on_few_rows_proves_nothing() -> None:
+    small = msgspec.structs.replace(opened(rows=300), before_mean=0.10, after_mean=0.17, effect=0.23)
+    assert alerts_of([small, judged("e1-300", 0.89, 0.84)]) == ["fired"]
+
+
+def test_recovery_of_a_later_change_ends_the_alerts_of_earlier_ones_only_where_they_are_over() -> None:
+    worse = msgspec.structs.replace(opened("e2", rows=300), before_mean=0.6, after_mean=0.9, effect=1.0)
+    assert alerts_of([opened(rows=100), closed(reason="superseded"), worse, closed("e2", "recovered", 0.6)]) == [
+        "fired",
+        "fired",
+        "resolved",
+    ]
+    ends = ["fired", "fired", "resolved", "resolved"]
+    assert alerts_of([opened(rows=100), closed(reason="superseded"), worse, closed("e2", "recovered", 0.1)]) == ends
 
 
 def test_a_storm_of_input_shifts_starts_no_job_and_no_alert() -> None:
