@@ -11,9 +11,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from .schemas.config import (
     ControlConfig,
@@ -58,6 +58,16 @@ class Settings(Section):
     store: StoreConfig = StoreConfig()
     models: ModelsConfig = ModelsConfig()
     signing: SigningConfig = SigningConfig()
+
+    @model_validator(mode="after")
+    def _report_what_repairs_wait_for(self) -> Self:
+        """Let the monitor report the counts of labelled rows at which the policy asks for repairs: it hears of no others."""
+        known, policy = self.monitor.milestones, self.policy
+        missing = {policy.first_rows, policy.second_rows} - set(known) if policy.enabled else set()
+        if missing:
+            milestones = tuple(sorted({*known, *missing}))
+            self.__dict__["monitor"] = self.monitor.model_copy(update={"milestones": milestones})
+        return self
 
     @property
     def bootstrap_servers(self) -> str:

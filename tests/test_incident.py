@@ -7,7 +7,7 @@ import pytest
 
 from driftloop.schemas.cloudevents import encode_event
 from driftloop.schemas.codecs import encode_json
-from driftloop.schemas.config import MonitorConfig
+from driftloop.schemas.config import MonitorConfig, PolicyConfig
 from driftloop.schemas.errors import Conflict, NotFound
 from driftloop.schemas.events import (
     AlertEvent,
@@ -35,10 +35,10 @@ SIGNATURE = Signature(task="classification", features=("x",), classes=(0, 1))
 
 
 class World:
-    def __init__(self) -> None:
-        self.transport = MemoryTransport(SETTINGS.topics.partitions)
-        self.plane = MemoryPlane(SETTINGS, self.transport)
-        self.control = ControlLoop(SETTINGS, self.transport)
+    def __init__(self, settings: Settings = SETTINGS) -> None:
+        self.transport = MemoryTransport(settings.topics.partitions)
+        self.plane = MemoryPlane(settings, self.transport)
+        self.control = ControlLoop(settings, self.transport)
         self.sender = self.transport.sender()
         self.rows = 0
         self.rng = np.random.default_rng(4)
@@ -155,3 +155,20 @@ def test_a_model_without_a_change_takes_the_newest_rows() -> None:
     request = JobRequested(model="m", job_id="by-hand", recipe="repair", requested_by="user")
     world.sender.send(Outgoing(SETTINGS.topic("drift"), b"m", b"{"))
     assert len(read_rows(world.transport, SETTINGS, request, SIGNATURE).rows) == 200
+
+
+def test_repairs_are_asked_for_at_the_rows_of_the_settings_whatever_the_monitor_reports_by_itself() -> None:
+    settings = Settings(
+        monitor=MonitorConfig(settle_rows=400, milestones=()),
+        policy=PolicyConfig(first_rows=150, second_rows=900, cool_down_rows=0),
+    )
+    assert settings.monitor.milestones == (150, 900)
+    assert Settings(policy=PolicyConfig(enabled=False)).monitor.milestones == MonitorConfig().milestones
+    world = World(settings)
+    world.serve(1_500, 0.05)
+    world.serve(500, 0.5)
+    assert (world.alert, world.jobs) == ("degraded", ["150"])
+    (view,) = read_alerts(world.transport, settings).values()
+    world.finish(f"{view.episode_id}-150")
+    world.serve(800, 0.5)
+    assert world.jobs == ["150", "900"]
