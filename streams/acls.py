@@ -49,12 +49,12 @@ ROLES: tuple[Role, ...] = (
     Role(
         "worker",
         "the worker, which publishes models",
-        reads=("jobs", "job-events", "models", "predictions", "labels"),
+        reads=("jobs", "job-events", "models", "predictions", "labels", "drift"),
         writes=("job-events", "models", "jobs.dlq"),
         group="worker",
         transactional=True,
     ),
-    Role("operator", "people and scripts with the command line", reads=tuple(KINDS), writes=("models", "jobs")),
+    Role("operator", "people and scripts with the command line", reads=tuple(KINDS), writes=("models", "jobs", "alerts")),
 )
 
 

@@ -31,7 +31,12 @@ def newest_change(transport: Transport, settings: Settings, model: str, partitio
                 except EventInvalid:
                     continue
                 rows = _rows(event, model, settings.policy.signals)
-                if rows is not None and rows.partition == partition and (found is None or rows.start_offset >= found.start_offset):
+                if (
+                    rows is not None
+                    and rows.partition == partition
+                    and rows.start_offset >= 0
+                    and (found is None or rows.start_offset >= found.start_offset)
+                ):
                     found = rows
     finally:
         reader.close()

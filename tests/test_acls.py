@@ -23,7 +23,7 @@ def test_who_may_say_which_model_serves_and_what_state_is() -> None:
 
     assert writers("models") == {"worker", "operator"}
     assert writers("state") == writers("drift") == writers("metrics") == {"monitor"}
-    assert writers("jobs") == {"control", "operator"}
+    assert writers("jobs") == writers("alerts") == {"control", "operator"}
     assert writers("predictions") == writers("labels") == {"app"}
 
 

@@ -1,5 +1,6 @@
 """The Faust control plane on the real broker: jobs asked for once, bad records set aside, memory found again."""
 
+import json
 import logging
 import threading
 import time
@@ -7,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from typer.testing import CliRunner
 
+from driftloop import cli
 from driftloop.schemas.cloudevents import encode_event
 from driftloop.schemas.codecs import decode
 from driftloop.schemas.events import (
@@ -139,6 +142,25 @@ def test_a_drift_asks_for_jobs_and_alerts_once_across_restarts(topics: Settings)
     assert jobs(topics) == ["m-e1-2000", "m-e1-300"]
     alerts = [decode(value, AlertEvent, "alerts") for value in read_all(topics, "alerts")]
     assert [alert.alert_id for alert in alerts] == ["drift-m-e1"]
+
+
+def test_a_person_resolves_an_alert_from_the_command_line(topics: Settings) -> None:
+    send(topics, "drift", opened(10))
+    with control(topics):
+        wait_for(lambda: len(read_all(topics, "alerts")) == 1)
+    place = {
+        "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": topics.bootstrap_servers,
+        "DRIFTLOOP_TOPICS__PREFIX": topics.topics.prefix,
+        "DRIFTLOOP_TOPICS__PARTITIONS": str(topics.topics.partitions),
+    }
+    listed = CliRunner().invoke(cli.app, ["alerts", "ls", "--json"], env=place)
+    assert [(one["alert_id"], one["state"]) for one in json.loads(listed.stdout)] == [("drift-m-e1", "open")]
+    for code in (0, 4):
+        assert CliRunner().invoke(cli.app, ["alerts", "resolve", "drift-m-e1"], env=place).exit_code == code
+    assert CliRunner().invoke(cli.app, ["alerts", "resolve", "drift-none"], env=place).exit_code == 3
+    assert json.loads(CliRunner().invoke(cli.app, ["alerts", "ls", "--json"], env=place).stdout) == []
+    everything = json.loads(CliRunner().invoke(cli.app, ["alerts", "ls", "--all", "--json"], env=place).stdout)
+    assert [(one["state"], one["resolved_by"]) for one in everything] == [("resolved", "user")]
 
 
 def test_what_happened_while_it_was_away_is_made_up_for(topics: Settings) -> None:
