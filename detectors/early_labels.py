@@ -32,12 +32,14 @@ class EarlyLabel(msgspec.Struct, array_like=True):
     letter: DeadLetter
     chunk: int = 0
 
-    @property
-    def size_bytes(self) -> int:
-        """Return about how many bytes it takes."""
-        letter = self.letter
-        said = sum(PER_HEADER_BYTES + len(name) + len(value or b"") for name, value in letter.headers)
-        return PER_LABEL_BYTES + len(letter.value or b"") + len(letter.key or b"") + said
+    size_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Reckon about how many bytes it takes."""
+        if not self.size_bytes:
+            letter = self.letter
+            said = sum(PER_HEADER_BYTES + len(name) + len(value or b"") for name, value in letter.headers)
+            self.size_bytes = PER_LABEL_BYTES + len(letter.value or b"") + len(letter.key or b"") + said
 
 
 _encode = msgspec.msgpack.Encoder().encode

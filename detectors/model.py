@@ -28,6 +28,7 @@ class Model:
     that the join buffer keeps for it (texts are numbered in order of appearance, other values are themselves); `lookup`: the part of it
     that may be predicted. `born`: the order of its first record. `named`: the versions that the models topic named, the newest last.
     `is_free`: a slot whose model is gone.
+    `learned`: how many outputs, and how many labels, became known without a registration.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Model:
     named: list[int] = field(default_factory=list)
     size: Size = NOTHING
     is_free: bool = False
+    learned: list[int] = field(default_factory=lambda: [0, 0])
 
     @property
     def most_classes(self) -> int:
@@ -125,16 +127,18 @@ def encode_model(model: Model) -> bytes:
         (
             *(model.name, model.task, model.kind, model.registered, names, model.reserved, model.classes),
             *(places, others, model.generation, model.first_row, model.counts, model.born, model.named),
+            model.learned,
         )
     )
 
 
 def decode_model(data: bytes) -> Model:
     """Return the model of these bytes; raises msgspec.DecodeError."""
-    *first, places, others, generation, first_row, counts, born, named = msgspec.msgpack.decode(data)
+    *first, places, others, generation, first_row, counts, born, named, learned = msgspec.msgpack.decode(data)
     name, task, kind, registered, names, reserved, classes = first
     model = Model(name, task, kind, registered, None if names is None else layout(tuple(names[0]), tuple(names[1])), reserved)
     model.classes, model.generation, model.first_row, model.born, model.named = classes, generation, first_row, born, named
+    model.learned = learned
     model.index = {value: at for at, value in enumerate(classes) if value is not FREE}
     rest = iter(others)
     for at in places:

@@ -38,7 +38,8 @@ COUNTS = (
 )
 
 
-UNBOUNDED = MonitorConfig(max_models=10**9, max_total_features=10**9, max_total_classes=10**9)
+OUTPUTS, LABELS = 0, 1
+UNBOUNDED = MonitorConfig(max_total_outputs=10**9, max_models=10**9, max_total_features=10**9, max_total_classes=10**9)
 
 
 class ModelTable:
@@ -52,6 +53,8 @@ class ModelTable:
         self.increments: list[tuple[int, int, str]] = []
         self.stretches: list[tuple[Ints, int, str]] = []
         self.room = Room(config)
+        self._most_learned = config.max_total_outputs
+        self._learned = [0, 0]
         self.floor = 0
         self._free: list[int] = []
         self._keys: dict[bytes, int] = {}
@@ -162,11 +165,21 @@ class ModelTable:
         model = self.models[slot]
         del self.slots[model.name], self._keys[model.name.encode()]
         self.room.take(NOTHING.less(model.size))
+        for what, count in enumerate(model.learned):
+            self._learned[what] -= count
         self.floor = floor
         self.models[slot] = free_slot(floor)
         heapq.heappush(self._free, slot)
         self._gone.add(slot)
         self._stale.add(slot)
+
+    def may_learn(self, slot: int, what: int) -> bool:
+        """Count an output (OUTPUTS) or label (LABELS) that is new to a model; return False where all models have too many."""
+        if self._learned[what] >= self._most_learned:
+            return False
+        self._learned[what] += 1
+        self.models[slot].learned[what] += 1
+        return True
 
     def _resize(self, model: Model, size: Size) -> None:
         self.room.take(size.less(model.size))
@@ -298,6 +311,7 @@ class ModelTable:
             self.models.append(model)
             if not model.is_free:
                 self._resize(model, size_of(0 if model.layout is None else model.layout.width, model.reserved))
+                self._learned = [mine + its for mine, its in zip(self._learned, model.learned, strict=True)]
                 self._place(slot)
 
 

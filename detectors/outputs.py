@@ -14,7 +14,8 @@ from ..schemas.events import Scalar
 from .columns import Floats, Ints
 from .inspection import Inspector
 from .model import MAX_LEARNED_CLASSES, Model, is_whole
-from .model_table import ModelTable
+from .model_table import LABELS, OUTPUTS, ModelTable
+from .over_limit import OverLimit
 from .pending import FIRST_FINGERPRINT, Marks, fingerprints
 from .pieces import Piece, Predictions
 from .scalars import Spot, distinct, translated
@@ -47,7 +48,12 @@ def store_outputs(rows: Predictions, table: ModelTable, inspector: Inspector, pi
             got[at] = float(value) if slot in switched else model.stored[value]
             continue
         problem = _new_output(model, value)
-        if problem is None:
+        if problem is None and not table.may_learn(slot, OUTPUTS):
+            bad.append(at)
+            what = f"outputs that models of a partition learn must be at most {inspector.config.max_total_outputs}"
+            over = OverLimit("max_total_outputs", f"{what}, got another one of {model.name!r}")
+            inspector.refuse_over(piece, piece.start + int(np.searchsorted(piece.order, order)), over)
+        elif problem is None:
             got[at] = model.store(value)
             scores = rows.scores[at]
             fresh.values.append((order, slot, value, int(np.nanargmax(scores)) if np.isfinite(scores).any() else None))
@@ -101,8 +107,10 @@ def place_classes(fresh: Fresh, joined: Any, slots: Ints, table: ModelTable) -> 
         for at, pair in enumerate(zip(slots.tolist(), joined.values, strict=True)):
             if pair in absent:
                 new.append((int(joined.order[at]), 1, *pair, None))
-    for _, _, slot, value, best in sorted(new, key=lambda one: one[:2]):
-        table.models[slot].place(value, best)
+    for _, is_label, slot, value, best in sorted(new, key=lambda one: one[:2]):
+        model = table.models[slot]
+        if value in model.index or not is_label or table.may_learn(slot, LABELS):
+            model.place(value, best)
 
 
 def output_indices(stored: Floats, slots: Ints, table: ModelTable) -> Floats:

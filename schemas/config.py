@@ -52,6 +52,11 @@ class MonitorConfig(Section):
     )
     max_total_features: int = Field(50_000, ge=1, description="of all models of a partition, each about 10 kB")
     max_total_classes: int = Field(20_000, ge=1, description="with scores, of all models of a partition, at most 64 of one")
+    max_total_outputs: int = Field(
+        200_000,
+        ge=1,
+        description="different outputs, and as many labels, that unregistered models of a partition are known to have",
+    )
     model_idle_s: float = Field(24 * 3600.0, gt=0, description="an unregistered model unseen for this long gives way to new ones")
     max_future_s: float = Field(300.0, gt=0, description="an event time this far after its record's time stamp is refused")
     join_window_s: float = Field(7 * 24 * 3600.0, gt=0, description="how long a prediction waits for its label")

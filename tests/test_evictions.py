@@ -134,3 +134,19 @@ def test_the_state_of_a_flooded_partition_is_as_large_as_its_bounds() -> None:
     assert len(roster.by_slot) <= 4
     assert len(roster.input_banks) == 1
     assert len(json.dumps(sorted(monitor.watch._state._pieces))) < 400
+
+
+def test_outputs_and_labels_that_are_learned_are_bounded() -> None:
+    monitor, log = Monitor(small(max_total_outputs=10), "driftloop.", 0), []
+    for at in range(60):
+        model = f"m{at % 2}"
+        value = {"model": model, "version": 1, "prediction_id": f"p{at}", "output": f"text {at}", "features": {"a": 0.5}}
+        log.append(record("predictions", at, START_MS + at, model.encode(), value))
+        said = {"model": model, "prediction_id": f"p{at}", "label": f"label {at}"}
+        log.append(record("labels", at, START_MS + at, model.encode(), said))
+    effects = play(monitor, merged(log), 7)
+    refused = [letter for letter in effects.dead_letters if letter.disposition == "over_limit"]
+    assert [letter.offset for letter in refused] == list(range(10, 60))
+    assert effects.notices[0].startswith("monitor.max_total_outputs is reached")
+    assert sum(len(model.stored) for model in monitor.table.models) == 10
+    assert sum(len(model.classes) for model in monitor.table.models) <= 20

@@ -22,6 +22,7 @@ CRAMPED = small(
     max_models=2,
     max_total_features=5,
     max_total_classes=4,
+    max_total_outputs=5,
     max_versions=2,
     max_new_versions_per_minute=20,
     model_idle_s=0.5,
