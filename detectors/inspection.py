@@ -101,6 +101,17 @@ class Inspector:
             self.limits.note(int(piece.order[at - piece.start]), problem.setting, str(problem))
             self.refuse(piece, at, problem.disposition, str(problem))
 
+    def mark(self) -> tuple[int, int, int]:
+        """Return how much was refused, noted and counted so far, for `return_to`."""
+        return len(self.refusals), len(self.limits.noted), len(self.table.increments)
+
+    def return_to(self, mark: tuple[int, int, int]) -> None:
+        """Take back what was refused, noted and counted since, because its records are looked at once more."""
+        refused, noted, counted = mark
+        del self.refusals[refused:]
+        del self.limits.noted[noted:]
+        self.table.uncount(counted)
+
     def refuse(self, piece: Piece, at: int, disposition: str, message: str) -> None:
         """Make a dead letter of a record."""
         order = int(piece.order[at - piece.start])

@@ -132,6 +132,12 @@ class ModelTable:
         model.dirty = True
         self.increments.append((order, slot, name))
 
+    def uncount(self, kept: int) -> None:
+        """Take back what was counted at single records of this batch after the first `kept`."""
+        for _, slot, name in self.increments[kept:]:
+            self.models[slot].counts[name] -= 1
+        del self.increments[kept:]
+
     def count_rows(self, orders: Ints, slots: Ints, name: str) -> None:
         """Count one `name` for every row: at the record `orders`, of the model `slots`."""
         for slot in np.unique(slots).tolist():

@@ -12,6 +12,7 @@ from ..schemas.events import Event, ModelPromoted, ModelRegistered, ModelRolledB
 from ..schemas.records import Batch
 from ..schemas.topics import DATA_PLANE_INPUTS, topic_name
 from .answered import Answered
+from .bisection import bisected
 from .columns import FeatureGroup, Floats, InputRows, Ints, JoinedRows
 from .disputes import Disputes, Rules
 from .early_labels import EarlyLabels
@@ -26,7 +27,7 @@ from .monitor_parts import MonitorParts
 from .outputs import Fresh, store_outputs
 from .over_limit import LimitNotes, OverLimit
 from .pending import ROW_BYTES, Pending
-from .pieces import Labels, Piece, Predictions
+from .pieces import Labels, Piece, Predictions, joined_labels, joined_predictions
 from .room import size_of_signature
 from .snapshot import pack_parts, unpack_parts
 from .watch import Watch
@@ -113,7 +114,7 @@ class Monitor:
         spans = range(first, self.order, self._span_records(len(batch)))
         for order in sorted({*registrations, *sweeps, *spans, self.order}):
             stop = int(np.searchsorted(predictions.order, order)), int(np.searchsorted(labels.order, order))
-            self._span(_cut(predictions, start[0], stop[0]), _cut(labels, start[1], stop[1]), events, counts)
+            self._span(predictions.cut(start[0], stop[0]), labels.cut(start[1], stop[1]), events, counts)
             start = stop
             if order in sweeps or order in registrations:
                 # What expired before goes while the models are still known.
@@ -183,8 +184,9 @@ class Monitor:
         """Take records between two registrations."""
         if not len(predictions.order) and not len(labels.order):
             return
-        rows, stored, fresh = store_outputs(self._intake.predictions(predictions), self.table, self._inspector, predictions)
-        arrived = self._intake.labels(labels)
+        sound = bisected(self._intake.predictions, joined_predictions, predictions, self._inspector)
+        rows, stored, fresh = store_outputs(sound, self.table, self._inspector, predictions)
+        arrived = bisected(self._intake.labels, joined_labels, labels, self._inspector)
         self._disputes.piece = labels
         for order, slot in fresh.switches:
             before, label_before = rows.order < order, arrived.order < order
@@ -237,11 +239,6 @@ class Monitor:
         notices = self.notices + self.limits.take(*self._disputes.clock)
         self.notices = []
         return Effects(events, letters, dict(counts), notices)
-
-
-def _cut(piece: Piece, start: int, stop: int) -> Piece:
-    part = slice(start, stop)
-    return Piece(piece.topic, piece.source, start, stop, piece.order[part], piece.time_ms[part], piece.stamps_ms[part])
 
 
 def _until(fresh: Fresh, order: int) -> Fresh:

@@ -47,6 +47,11 @@ class Piece:
             return self._keys
         return Keys.of([self._keys.each[at] for at in kept.tolist()])
 
+    def cut(self, start: int, stop: int) -> Piece:
+        """Return the records from `start` to `stop` of the slice."""
+        part = slice(start - self.start, stop - self.start)
+        return Piece(self.topic, self.source, start, stop, self.order[part], self.time_ms[part], self.stamps_ms[part])
+
     def columns(self, kept: Ints | None) -> tuple[Ints, Ints, Ints, Ints]:
         """Return order, stream time, time stamp and offset of the records, of those `kept` alone where it is given."""
         found, count = self.source.offsets, self.stop - self.start
@@ -159,3 +164,48 @@ def no_labels() -> Labels:
     """Return no rows."""
     ints = np.zeros(0, np.int64)
     return Labels(ints, ints, ints, ints, np.zeros((0, 2), np.uint64), ints, [], set(), np.zeros(0))
+
+
+def joined_predictions(parts: list[Predictions]) -> Predictions:
+    """Return the rows of consecutive parts as one."""
+    parts = [part for part in parts if len(part)]
+    if len(parts) < 2:
+        return parts[0] if parts else no_predictions()
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    width = max(part.scores.shape[1] for part in parts)
+    numbers = [part.numbers for part in parts if part.numbers is not None]
+    groups = [
+        (layout, rows + start, values) for part, start in zip(parts, starts, strict=False) for layout, rows, values in part.groups
+    ]
+    names = ("order", "time_ms", "slot", "version", "offset", "ids", "ts", "confidence", "latency_ms")
+    return Predictions(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
+        scores=np.concatenate([_widened(part.scores, width) for part in parts]),
+        outputs=[value for part in parts for value in part.outputs],
+        types=set().union(*(part.types for part in parts)),
+        numbers=np.concatenate(numbers) if len(numbers) == len(parts) else None,
+        groups=groups,
+    )
+
+
+def joined_labels(parts: list[Labels]) -> Labels:
+    """Return the rows of consecutive parts as one."""
+    parts = [part for part in parts if len(part)]
+    if len(parts) < 2:
+        return parts[0] if parts else no_labels()
+    numbers = [part.numbers for part in parts if part.numbers is not None]
+    return Labels(
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("order", "time_ms", "slot", "offset", "ids", "at")
+        },
+        values=[value for part in parts for value in part.values],
+        types=set().union(*(part.types for part in parts)),
+        numbers=np.concatenate(numbers) if len(numbers) == len(parts) else None,
+    )
+
+
+def _widened(scores: Floats, width: int) -> Floats:
+    wide = np.full((len(scores), width), np.nan)
+    wide[:, : scores.shape[1]] = scores
+    return wide

@@ -20,35 +20,50 @@ def chances(given: NDArray[np.float32], output: Floats, binary: NDArray[np.bool_
     the second class.
     """
     scores = given.astype(np.float64)
-    width = scores.shape[1]
-    if not width or not len(scores):
+    count, width = scores.shape
+    if not width or not count:
         return scores, None
-    single = ~np.isnan(scores[:, 0])
-    scored = single.copy()
-    if width > 1:
-        single &= np.isnan(scores[:, 1])
-    if single.any():
-        scores, width = _doubled(scores, single & binary), max(width, 2)
-    total, least, most = scores[:, 0].copy(), scores[:, 0].copy(), scores[:, 0].copy()
-    count: Floats | int = width
-    if np.isnan(scores.sum()):
-        count = width - np.isnan(scores).sum(axis=1).astype(np.float64)
+    total, most = scores[:, 0].copy(), scores[:, 0].copy()
     for column in range(1, width):
-        one = scores[:, column]
-        total += one if isinstance(count, int) else np.nan_to_num(one)
-        np.fmin(least, one, out=least)
-        np.fmax(most, one, out=most)
-    # What a row without scores has is NaN, which is not near 1.
-    is_fit = (least >= -TOLERANCE) & (np.abs(total - 1.0) <= TOLERANCE + TOLERANCE_PER_SCORE * count) & (count > 1)
-    inside = (output >= 0) & (output < width)
-    mine = scores[np.arange(len(scores)), np.where(inside, output, 0.0).astype(np.int64)]
-    # An output without a score of its own is named by none of them.
-    contrary = is_fit & ~(inside & (mine >= most - CLEAR))
-    fitness = np.where(scored & ~is_fit, UNFIT, np.where(contrary, CONTRARY, FIT)).astype(np.int8)
-    if not fitness.any():
-        return scores, None
-    scores[fitness == UNFIT] = np.nan
+        total += scores[:, column]
+        np.maximum(most, scores[:, column], out=most)
+    # NaN where a row has fewer scores than others, which is near nothing.
+    if width == 1 or not (np.abs(total - 1.0) <= TOLERANCE + TOLERANCE_PER_SCORE * width).all() or scores.min() < -TOLERANCE:
+        return _sorted_out(scores, output, binary)
+    return scores, _judged(scores, output, most, None)
+
+
+def _sorted_out(scores: Floats, output: Floats, binary: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.int8] | None]:
+    """Do the same where rows have single scores, fewer than others, or none that are chances."""
+    gaps = np.isnan(scores)
+    given = scores.shape[1] - gaps.sum(axis=1)
+    single = (given == 1) & binary
+    if single.any():
+        scores = _doubled(scores, single)
+        gaps = np.isnan(scores)
+        given = scores.shape[1] - gaps.sum(axis=1)
+    known = np.where(gaps, 0.0, scores)
+    near = np.abs(known.sum(axis=1) - 1.0) <= TOLERANCE + TOLERANCE_PER_SCORE * given
+    is_fit = near & (known.min(axis=1) >= -TOLERANCE) & (given > 1)
+    fitness = _judged(scores, output, known.max(axis=1), is_fit)
+    unfit = (given > 0) & ~is_fit
+    if unfit.any():
+        fitness = np.zeros(len(scores), np.int8) if fitness is None else fitness
+        fitness[unfit] = UNFIT
+        scores[unfit] = np.nan
     return scores, fitness
+
+
+def _judged(scores: Floats, output: Floats, most: Floats, is_fit: NDArray[np.bool_] | None) -> NDArray[np.int8] | None:
+    """Return which rows have their highest score at another class than the output, None where none has."""
+    count, width = scores.shape
+    inside = (output >= 0) & (output < width)
+    at = np.where(inside, output, 0.0).astype(np.int64)
+    # An output without a score of its own is named by none of them.
+    contrary = ~(scores.ravel().take(np.arange(0, count * width, width) + at) >= most - CLEAR) | ~inside
+    if is_fit is not None:
+        contrary &= is_fit
+    return np.where(contrary, CONTRARY, FIT).astype(np.int8) if contrary.any() else None
 
 
 def _doubled(scores: Floats, chosen: NDArray[np.bool_]) -> Floats:
