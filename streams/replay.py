@@ -253,10 +253,13 @@ def table_lines(file: CsvFile, config: ReplayConfig, note: Callable[[str], None]
         if sentence is not None and head:
             note(sentence)
     features = [(file.header[at], at) for at in chosen.features]
-    if assumed.task == "regression":
-        features = [(name, at) for name, at in features if not any(isinstance(values.cell(row.cells[at]), str) for row in head)]
-        if head:
-            yield Line("models", config.model, encode_msgpack(_regression(config.model, features)), None, 0, 0)
+    if assumed.task == "regression" and head:
+        # A registered model's features are numbers.
+        texts = {name for name, at in features if any(isinstance(values.cell(row.cells[at]), str) for row in head)}
+        features = [(name, at) for name, at in features if name not in texts]
+        if texts:
+            note(f"no features, since they hold text, which is not watched: {', '.join(sorted(texts))}")
+        yield Line("models", config.model, encode_msgpack(_regression(config.model, features)), None, 0, 0)
     kind = class_kind(scalars)
     parse = number_of if assumed.task == "regression" else partial(_class, kind)
     for row in chain(head, rows):

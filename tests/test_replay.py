@@ -181,3 +181,22 @@ def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_cell_of_a_feature(cell: str, found: object) -> None:
     assert parse_feature(cell) == found
+
+
+def test_counts_are_judged_as_numbers_and_the_assumption_is_told(tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    truth = random.poisson(120, 3_000)
+    said = np.rint(truth * np.where(np.arange(3_000) < 1_500, 1.0, 0.6) + random.normal(0, 12, 3_000)).astype(int)
+    path = tmp_path / "bikes.csv"
+    rows = (f"{random.normal():.3f},Oslo,{y},{p}" for y, p in zip(truth, said, strict=True))
+    path.write_text("\n".join(["temp,city,y,p", *rows]))
+    notes: list[str] = []
+    _, summary = run(ReplayConfig(str(path), LABEL_AND_PREDICTION), notes)
+    (metrics,) = summary["metrics"]
+    assert metrics["task"] == "regression"
+    assert metrics["total"]["mae"] == pytest.approx(np.abs(truth - said).mean())
+    assert any(one["signal"] == "error" and one["direction"] == "worse" for one in summary["episodes"])
+    assert notes[0].startswith("regression is assumed: labels are")
+    assert notes[1:] == ["no features, since they hold text, which is not watched: city"]
+    _, summary = run(ReplayConfig(str(path), LABEL_AND_PREDICTION, "classification"), notes)
+    assert summary["metrics"][0]["task"] == "classification"
