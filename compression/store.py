@@ -7,17 +7,23 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import fsspec
 import msgspec
 from fsspec.implementations.local import LocalFileSystem
 
-from ..schemas.errors import ArtifactInvalid, NotFound
+from ..schemas.errors import ArtifactInvalid, DriftloopError, NotFound
 from ..schemas.events import Signature
 from ..schemas.manifest import Manifest
+from ..schemas.redaction import secrets_of, without
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 MODEL, MANIFEST = "model.onnx", "manifest.json"
 MAX_MODEL_BYTES = 1024 * 1024 * 1024
@@ -39,6 +45,22 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _hiding_secrets(method: Callable[Concatenate[ArtifactStore, P], T]) -> Callable[Concatenate[ArtifactStore, P], T]:
+    """Let no error of a method hold what the store's URL holds of secrets: paths of some file systems have it in them."""
+
+    @wraps(method)
+    def hiding(store: ArtifactStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(store, *args, **kwargs)
+        except DriftloopError as problem:
+            text = without(str(problem), store._secrets)
+            if text == str(problem):
+                raise
+            raise type(problem)(text) from None
+
+    return hiding
+
+
 class ArtifactStore:
     """Artifacts under `url`: `sha256/<two digits>/<digest>/model.onnx` and `manifest.json`.
 
@@ -48,7 +70,9 @@ class ArtifactStore:
     def __init__(self, url: str) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(url)
         self._local = isinstance(self._fs, LocalFileSystem)
+        self._secrets = secrets_of(url, {})
 
+    @_hiding_secrets
     def put(self, onnx: bytes, manifest: Manifest) -> Stored:
         """Store the model and its manifest; what is there already and sound stays as it is.
 
@@ -64,8 +88,10 @@ class ArtifactStore:
         if told is None:
             told = msgspec.json.format(msgspec.json.encode(manifest))
             self._write(digest, name, told)
-        return Stored(digest, self._fs.unstrip_protocol(self._path(digest, MODEL)), len(onnx), digest_of(told))
+        uri = without(self._fs.unstrip_protocol(self._path(digest, MODEL)), self._secrets)
+        return Stored(digest, uri, len(onnx), digest_of(told))
 
+    @_hiding_secrets
     def get(self, digest: str, size_bytes: int | None = None) -> bytes:
         """Return the model's bytes; raises NotFound, or ArtifactInvalid where they are not of this digest and, if given, size.
 
@@ -80,10 +106,12 @@ class ArtifactStore:
             raise ArtifactInvalid(f"artifact must have digest {digest}, got {digest_of(data)} ({self._path(digest, MODEL)})")
         return data
 
+    @_hiding_secrets
     def manifest(self, digest: str) -> Manifest:
         """Return the first manifest; raises NotFound, or ArtifactInvalid where it is none of this digest."""
         return self._manifest(digest, MANIFEST)[0]
 
+    @_hiding_secrets
     def check_manifest(self, digest: str, model: str, signature: Signature, manifest_digest: str | None = None) -> Manifest:
         """Return the manifest that says the same of the artifact as its registration does.
 

@@ -137,3 +137,18 @@ def test_one_artifact_may_be_registered_for_several_models(tmp_path: Path) -> No
     assert store.put(DATA, other) == second
     assert store.check_manifest(first.digest, "m", signature(2, 2), first.manifest_digest) == manifest()
     assert store.check_manifest(first.digest, "other", signature(2, 2), second.manifest_digest) == other
+
+
+@pytest.mark.parametrize("url", ["memory://u:CANARY7331@box/models", "memory://box?token=CANARY7331/models"])
+def test_a_password_in_the_url_is_in_no_event_and_in_no_error(url: str) -> None:
+    store = ArtifactStore(url)
+    stored = store.put(DATA, manifest())
+    assert "CANARY" not in repr(stored)
+    assert store.get(stored.digest) == DATA
+    for read in (store.get, store.manifest):
+        with pytest.raises(NotFound) as caught:
+            read("0" * 64)
+        assert "CANARY" not in str(caught.value)
+    with pytest.raises(ArtifactInvalid) as wrong:
+        store.get(stored.digest, 3)
+    assert "CANARY" not in str(wrong.value)
