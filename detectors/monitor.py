@@ -231,7 +231,7 @@ class Monitor:
         if self._faults:
             counts["watch_faults"] = len(self._faults)
             self.notices += dict.fromkeys(
-                f"the watch of {fault.model} begins {fault.part} anew: {fault.message}" for fault in self._faults
+                f"a fault in the watch of {fault.model} was contained, {fault.part}: {fault.message}" for fault in self._faults
             )
             self._faults.clear()
         for name, count in counts.items():
