@@ -18,6 +18,7 @@ from .job import Job, ModelVersion, Outcome
 from .store import digest_of, write_durably
 
 JOB, OUTCOME, ERROR, CANDIDATE = "job.json", "outcome.json", "error.json", "candidate.onnx"
+MEMORY_SIGNS = ("can't allocate memory", "cannot allocate memory", "bad_alloc", "failed to allocate", "failed to map segment")
 T = TypeVar("T")
 
 
@@ -167,9 +168,7 @@ def read_error(folder: Path) -> JobError | None:
 def is_memory(problem: BaseException) -> bool:
     """Say whether a failed allocation ended the job; torch reports one as a RuntimeError."""
     text = str(problem).lower()
-    return (
-        isinstance(problem, MemoryError) or "can't allocate memory" in text or "bad_alloc" in text or "failed to allocate" in text
-    )
+    return isinstance(problem, MemoryError) or any(sign in text for sign in MEMORY_SIGNS)
 
 
 def _version_file(version: ModelVersion) -> VersionFile:

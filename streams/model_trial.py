@@ -20,8 +20,9 @@ import msgspec
 
 from ..compression.seen import Seen, check_seen
 from ..schemas.config import ModelsConfig
-from ..schemas.errors import ArtifactInvalid, ModelUnsupported
+from ..schemas.errors import ArtifactInvalid, Conflict, ModelUnsupported
 from ..schemas.events import Signature
+from ..schemas.plain_text import one_line
 from .child_process import ChildProcess, Ended, Limits
 
 DEFAULTS = ModelsConfig()
@@ -47,7 +48,7 @@ def tried(data: bytes, config: ModelsConfig, signature: Signature | None = None)
     """Return what a trial of the model in `data` saw, checked against `signature` where one is given.
 
     Raises ArtifactInvalid or ModelUnsupported with the reason; a model on which the child crashed, hung or ran out of memory is
-    refused too. OSError where no child can be started, which says nothing of the model.
+    refused too. Conflict where no child can be started, which says nothing of the model.
     """
     if not 0 < len(data) <= config.max_bytes:
         raise ArtifactInvalid(f"model file must have 1 to {config.max_bytes} bytes, got {len(data)} (models.max_bytes)")
@@ -55,7 +56,11 @@ def tried(data: bytes, config: ModelsConfig, signature: Signature | None = None)
     with _lock:
         known, until = _remembered.get(digest, (None, 0.0))
     if known is None or until < time.monotonic():
-        known, certain = _try(data, config)
+        try:
+            known, certain = _try(data, config)
+        except OSError as problem:
+            said = "model must be tried in a child process first, which cannot be started here: a folder for temporary files (TMPDIR), room"
+            raise Conflict(f"{said} in it and a process are needed, got {one_line(problem)}") from None
         with _lock:
             _remembered[digest] = known, math.inf if certain else time.monotonic() + FORGET_S
             while len(_remembered) > MAX_REMEMBERED:

@@ -1,6 +1,7 @@
 """Foreign models are opened in a child: what kills, fills or holds it is a refusal with its reason, and this process goes on."""
 
 import itertools
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from onnx import helper
 
 from driftloop.schemas.config import ModelsConfig
-from driftloop.schemas.errors import ArtifactInvalid, ModelUnsupported
+from driftloop.schemas.errors import ArtifactInvalid, Conflict, ModelUnsupported
 from driftloop.streams import model_trial
 from driftloop.streams.child_process import Ended
 from driftloop.streams.model_trial import main, tried
@@ -89,6 +90,15 @@ def test_a_crash_is_told_as_a_reason(tmp_path: Path) -> None:
     assert not certain
     forged = model_trial._answer(tmp_path, Ended("failed", 1, "a\nTraceback\x1b[31m"), CONFIG)[0]
     assert str(forged).isprintable()
+
+
+def test_where_no_child_can_be_started_nothing_is_said_of_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data = bytes_of([helper.make_node("Abs", ["features"], ["scores"])])
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+        with pytest.raises(Conflict, match="TMPDIR"):
+            tried(data, CONFIG)
+    assert tried(data, CONFIG).outputs[0].finite
 
 
 def test_the_child_says_how_it_is_called(capsys: pytest.CaptureFixture[str]) -> None:
