@@ -8,25 +8,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
 from ..schemas.errors import SnapshotInvalid
+from .answered import Answered
+from .early_labels import EarlyLabels
+from .model_table import ModelTable
+from .over_limit import LimitNotes
+from .pending import Pending
 from .pending_parts import PendingParts
 from .snapshot import Seal
-
-if TYPE_CHECKING:
-    from .monitor import Monitor
+from .watch import Watch
 
 INTAKE, WATCH = "i/", "w/"
 _encode = msgspec.msgpack.Encoder().encode
 
 
+class Saved(Protocol):
+    """What of a monitor is saved."""
+
+    stream_time_ms: dict[str, int]
+    order: int
+    now_ms: int
+    counters: dict[str, int]
+    notices: list[str]
+    table: ModelTable
+    limits: LimitNotes
+    early: EarlyLabels
+    buffer: Pending
+    watch: Watch
+
+    @property
+    def answered(self) -> Answered:
+        """Return the labels that came before their first prediction."""
+
+    def resume(self, stream_time_ms: dict[str, int], order: int, now_ms: int, counters: dict[str, int]) -> None:
+        """Go on from a restored clock."""
+
+
 class MonitorParts:
     """What changed of a monitor's state."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Saved) -> None:
         self.monitor = monitor
         self.seal = Seal()
         self.buffer = PendingParts(monitor.buffer)
