@@ -32,8 +32,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class PredictionMade(Event, frozen=True, kw_only=True, tag_field="type", tag="prediction_made"):
     """Say that `model` at `version` predicted `output` for `features`.
 
-    `features`: name -> number, true or false (1 and 0), category or null; or a list in the order of the signature. `scores`: one per
-    class, in the signature's order. `ts` missing means the time stamp of the record.
+    `features`: name -> number, true or false (1 and 0), category or null; or a list in the order of the signature. `scores`: the
+    chances of the classes, in the signature's order; a single one is that of the second of two. `ts` missing means the time stamp of
+    the record.
     """
 
     version: int
