@@ -47,6 +47,9 @@ class Roster:
                 if watched.inputs is None or watched.layout != layout:
                     self._drop_inputs(watched)
                     watched.layout, watched.inputs = layout, self.inputs_lane(slot, layout)
+                    # Saved together: the rows that brought it may be refused yet, and then nothing else says so.
+                    self.touched.add(slot)
+                    self.fresh_inputs.add(slot)
 
     def watched(self, slot: int, generation: int) -> Watched:
         """Return a model, with new lanes where it is of another generation."""
@@ -86,6 +89,7 @@ class Roster:
             made = self.version(known.slot, version.number)
             made.predictions, made.last_seen = max(0, version.predictions - version.labelled), version.last_seen
         self.touched.add(known.slot)
+        self.fresh_inputs.add(known.slot)
 
     def _drop_inputs(self, watched: Watched) -> None:
         if watched.inputs is not None:

@@ -42,8 +42,8 @@ class WatchState:
         for slot in sorted(roster.touched):
             watched = roster.models[slot]
             self._put(parts, f"w/m/{slot}", _encoder.encode(_model_state(watched)))
-            if slot in roster.fresh_inputs and watched.inputs is not None:
-                self._put(parts, f"w/i/{slot}", _encoder.encode(sealed(watched.inputs)))
+            if slot in roster.fresh_inputs:
+                self._put(parts, f"w/i/{slot}", b"" if watched.inputs is None else _encoder.encode(sealed(watched.inputs)))
             for number, version in watched.versions.items():
                 if version.dirty:
                     self._put(parts, f"w/v/{slot}/{number}", _encoder.encode(self._version_state(version)))
