@@ -25,6 +25,7 @@ from msgspec import structs
 from driftloop.benchmarks.fuzzed_records import GOOD, Fuzz
 from driftloop.detectors.effects import Effects
 from driftloop.detectors.monitor import Monitor
+from driftloop.detectors.snapshot import unpack_parts
 from driftloop.schemas.codecs import PackedLabel, PackedPrediction, encode_json, encode_msgpack, pack_features
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.dead_letters import DISPOSITIONS
@@ -219,7 +220,8 @@ class Player:
                 self.run.restores += 1
                 self.monitor = self._restored()
             elif self._rng.random() < 0.05:
-                self.monitor = Monitor.from_snapshot(self._config, "driftloop.", 0, self.monitor.snapshot())
+                self._parts = unpack_parts(self.monitor.snapshot())
+                self.monitor = self._restored()
         except Exception:
             self.run.problems.append(f"state: {traceback.format_exc()}")
             return False

@@ -56,6 +56,24 @@ def test_state_stays_bounded_however_long_the_stream() -> None:
     assert max(sizes) < 60_000
 
 
+def test_a_layout_whose_rows_are_all_refused_is_saved_with_its_inputs() -> None:
+    config = small(max_versions=1, max_new_versions_per_minute=1)
+    monitor = Monitor(config, "driftloop.", 0)
+    play(monitor, versions_log([1] * 60 + [2] * 3), 40)
+    parts = {name: data for name, data in monitor.take_dirty().items() if data is not None}
+    signature = {"task": "classification", "features": ["b", "c"], "classes": [0, 1]}
+    value = {"type": "model_registered", "model": "m", "version": 1, "digest": "d", "uri": "u", "size_bytes": 1}
+    play(monitor, [record("models", 0, START_MS + 100, b"m", value | {"signature": signature})], 1)
+    effects = play(monitor, versions_log([7, 8, 9], 101, first=100), 1)
+    assert [letter.disposition for letter in effects.dead_letters] == ["over_limit"] * 3
+    for name, data in monitor.take_dirty().items():
+        if data is None:
+            parts.pop(name, None)
+        else:
+            parts[name] = data
+    assert Monitor.restore(config, "driftloop.", 0, parts).snapshot() == monitor.snapshot()
+
+
 def versions_log(versions: list[int], start_ms: int = 0, step_ms: int = 1, first: int = 0) -> list[Record]:
     found = []
     for at, version in enumerate(versions, first):
