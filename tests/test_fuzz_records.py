@@ -31,4 +31,3 @@ def test_nothing_raises_is_lost_or_is_felt_by_good_models(seed: int) -> None:
         "over_limit",
     }
     assert told["counters"]["admitted"] > COUNT / 4
-    assert told["rss_peak_mb"] < 1_000
