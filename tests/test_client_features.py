@@ -80,7 +80,6 @@ def logged(features: Any, form: Any = "packed") -> Any:
         ({}, {}),
         ([], []),
     ],
-    ids=str,
 )
 def test_one_row_of_every_form(form: Any, features: Any, read_back: Any) -> None:
     assert logged(features, form) == read_back
@@ -111,7 +110,6 @@ def test_one_row_of_every_form(form: Any, features: Any, read_back: Any) -> None
         ({1: 1.0, "1": 2.0}, "distinct names"),
         ([[1.0, 2.0]], "features must be numbers"),
     ],
-    ids=lambda one: one if isinstance(one, str) else type(one).__name__,
 )
 def test_what_is_no_row_is_refused_with_the_reason(form: Any, features: Any, rule: str) -> None:
     with pytest.raises(EventInvalid, match=rule):
