@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +9,7 @@ import msgspec
 import numpy as np
 
 from ..schemas.config import RepairConfig
-from ..schemas.errors import ArtifactInvalid, DriftloopError, JobError, NotFound
+from ..schemas.errors import ArtifactInvalid, DriftloopError, JobError, NotFound, tells_of_memory
 from ..schemas.events import ArmResult, GateVerdict, RowRange, Scalar, Signature
 from ..schemas.manifest import Manifest
 from ..schemas.rows import Rows
@@ -18,7 +17,6 @@ from .job import Job, ModelVersion, Outcome
 from .store import digest_of, write_durably
 
 JOB, OUTCOME, ERROR, CANDIDATE = "job.json", "outcome.json", "error.json", "candidate.onnx"
-MEMORY_SIGNS = ("can't allocate memory", "cannot allocate memory", "bad_alloc", "failed to allocate", "failed to map segment")
 T = TypeVar("T")
 
 
@@ -166,9 +164,8 @@ def read_error(folder: Path) -> JobError | None:
 
 
 def is_memory(problem: BaseException) -> bool:
-    """Say whether a failed allocation ended the job; torch reports one as a RuntimeError."""
-    text = str(problem).lower()
-    return isinstance(problem, MemoryError) or any(sign in text for sign in MEMORY_SIGNS)
+    """Return True where a failed allocation ended the job; torch reports one as a RuntimeError, a library's loader as an ImportError."""
+    return isinstance(problem, MemoryError) or tells_of_memory(str(problem))
 
 
 def _version_file(version: ModelVersion) -> VersionFile:
@@ -185,15 +182,16 @@ def _read_version(folder: Path, file: VersionFile) -> ModelVersion:
 
 
 def _write_rows(path: Path, rows: Rows) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, features=rows.features, labels=rows.labels, offsets=rows.offsets)
-    write_durably(path, buffer.getvalue())
+    with path.open("xb") as file:
+        np.savez(file, features=rows.features, labels=rows.labels, offsets=rows.offsets)
 
 
 def _read_rows(path: Path, segments: tuple[str | None, ...] | None) -> Rows:
     try:
-        with np.load(io.BytesIO(_read(path)), allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             features, labels, offsets = file["features"], file["labels"], file["offsets"]
+    except FileNotFoundError as problem:
+        raise NotFound(f"{path.name} is not in {path.parent}") from problem
     except (ValueError, KeyError, OSError, EOFError) as problem:
         raise JobError("error", f"{path.name} must hold rows: {problem}") from problem
     if features.ndim != 2 or not len(features) == len(labels) == len(offsets):

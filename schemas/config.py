@@ -169,6 +169,9 @@ class WorkerConfig(Section):
     heartbeat_s: float = Field(1.0, gt=0)
     max_attempts: int = Field(3, ge=1)
     max_rows: int = Field(50_000, ge=100)
+    max_row_bytes: int = Field(
+        256 * 1024 * 1024, ge=1024 * 1024, description="of a job's rows and labels in the worker's memory; the oldest give way"
+    )
     session_timeout_s: float = Field(15.0, ge=1)
 
 

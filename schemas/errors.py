@@ -20,6 +20,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+MEMORY_SIGNS = (
+    "memoryerror",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "failed to allocate",
+    "failed to map segment",
+    "can't start new thread",
+    "thread creation failed",
+    "pthread_create",
+)
+
 
 class DriftloopError(Exception):
     """Be the root of every error raised on purpose; `exit_code` is what the command line returns."""
@@ -101,3 +113,8 @@ class JobError(DriftloopError):
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
         super().__init__(message)
+
+
+def tells_of_memory(text: str) -> bool:
+    """Return True for what a process says that was refused memory, or the memory of a thread."""
+    return any(sign in text.lower() for sign in MEMORY_SIGNS)

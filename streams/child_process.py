@@ -1,7 +1,8 @@
 """Run a module of ours in a child process under limits: address space, CPU, file size, wall clock, output; it dies with its parent.
 
-`python -m driftloop.streams.child_process MEMORY CPU FILE PARENT MODULE ARGUMENT…` is what the parent starts: it limits itself before the
-module is imported. Doing that between fork and exec would run Python code in a copy of a process whose threads are gone.
+`python -m driftloop.streams.child_process MEMORY CPU FILE GRACE PARENT MODULE ARGUMENT…` is what the parent starts. That process is the
+leader: it runs the module in a child of its own, which limits itself before the module is imported, and it inherits whatever that child
+starts and leaves behind, in whatever session. When the child has ended, or must, the leader ends all of it, then itself in the same way.
 """
 
 from __future__ import annotations
@@ -15,26 +16,31 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
-from .tied_process import tie_to
+import psutil
+
+from ..schemas.errors import tells_of_memory
+from .tied_process import adopt_orphans, tie_to
 
 Reason = Literal["ok", "failed", "memory", "timeout", "killed"]
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_LINES = 10_000
 TAIL_BYTES = 4 * 1024
-MEMORY_SIGNS = ("memoryerror", "cannot allocate memory", "can't allocate memory", "bad_alloc", "failed to map segment")
-PRIVATE_PREFIX = "DRIFTLOOP_"
+# Credentials of broker and store come in variables, under names that nobody can list: a child gets what it needs and nothing else.
+PASSED_ON = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"})
+PASSED_ON_PREFIXES = ("LC_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "KMP_")
+CLEANUP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bound a child; `grace_s` lies between the polite and the final signal."""
+    """The bounds of a child; `grace_s` lies between the polite and the final signal."""
 
     timeout_s: float
     memory_bytes: int
@@ -44,7 +50,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Say how a child ended; `tail` is the end of what it wrote to stderr."""
+    """How a child ended; `tail` is the end of what it wrote to stderr."""
 
     reason: Reason
     code: int
@@ -52,26 +58,24 @@ class Ended:
 
 
 class ChildProcess:
-    """Be one running child in a session of its own; `take_lines` gives what it printed, `stop` ends it and all it started."""
+    """One running child in a session of its own; `take_lines` gives what it printed, `stop` ends it and all it started."""
 
     def __init__(self, module: str, arguments: Sequence[str], folder: Path, limits: Limits) -> None:
         self._limits = limits
         self._deadline = time.monotonic() + limits.timeout_s
         self._late = False
-        self._stopped = False
         self._lines: deque[bytes] = deque()
         self._taken = 0
         self._tail = b""
         cpu_s = int(limits.timeout_s * (os.cpu_count() or 1)) + 10
-        said = [str(limits.memory_bytes), str(cpu_s), str(limits.file_bytes), str(os.getpid()), module, *arguments]
+        bounds = (limits.memory_bytes, cpu_s, limits.file_bytes, limits.grace_s, os.getpid())
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, *said],
+            [sys.executable, "-m", __spec__.name, *map(str, bounds), module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=folder,
-            # The broker's credentials come in variables, and a job has no use for them.
-            env={name: value for name, value in os.environ.items() if not name.startswith(PRIVATE_PREFIX)},
+            env=passed_on(os.environ, folder),
             start_new_session=True,
         )
         self._readers = [
@@ -83,7 +87,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Return the process id."""
+        """Return the process id of the leader."""
         return self._process.pid
 
     def wait(self, timeout_s: float) -> Ended | None:
@@ -105,15 +109,27 @@ class ChildProcess:
         return lines
 
     def stop(self) -> None:
-        """End the child: a polite signal to its session, then a final one."""
-        self._stopped = self._process.poll() is None
-        for number, patience_s in ((signal.SIGTERM, self._limits.grace_s), (signal.SIGKILL, 10.0)):
-            # Also after the child itself is gone: what it started lives in its session.
+        """End the child and all it started: a polite signal to its session, then the leader's final one, then ours."""
+        if self._process.poll() is None:
+            started = self._tree()
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
+                os.killpg(self._process.pid, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience_s)
+                self._process.wait(self._limits.grace_s + CLEANUP_S)
+            if self._process.poll() is None:
+                for process in {*started, *self._tree()}:
+                    with suppress(psutil.Error):
+                        process.kill()
+                self._process.kill()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(10.0)
         self._close()
+
+    def _tree(self) -> list[psutil.Process]:
+        try:
+            return list(psutil.Process(self._process.pid).children(recursive=True))
+        except psutil.Error:
+            return []
 
     def _ended(self) -> Ended:
         self._close()
@@ -124,7 +140,7 @@ class ChildProcess:
             reason = "timeout"
         elif code == 0:
             reason = "ok"
-        elif any(sign in tail.lower() for sign in MEMORY_SIGNS):
+        elif tells_of_memory(tail):
             reason = "memory"
         else:
             reason = "killed" if code < 0 else "failed"
@@ -154,9 +170,70 @@ class ChildProcess:
             self._tail = (self._tail + more)[-TAIL_BYTES:]
 
 
-def limit_and_run(arguments: Sequence[str]) -> None:
-    """Limit this process, tie it to its parent, then run the module as `python -m` would."""
-    memory, cpu, file, parent = (int(number) for number in arguments[:4])
+def passed_on(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return the variables a child gets; its home and its temp files lie in its folder, and go with it."""
+    kept = {name: value for name, value in environment.items() if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)}
+    return {**kept, "HOME": str(folder), "TMPDIR": str(folder)}
+
+
+def lead(arguments: Sequence[str]) -> None:
+    """Run the module in a child of this process, then end what it left behind, and this process as the child ended."""
+    memory, cpu, file, grace, parent, module, *rest = arguments
+    leader = os.getpid()
+    adopt_orphans()
+    child = os.fork()
+    if child == 0:
+        tie_to(leader)
+        _limit((int(memory), int(cpu), int(file)))
+        sys.argv = [module, *rest]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return
+
+    def end(*_: Any) -> None:
+        # The session has the polite signal already, unless it was the parent's end that brought it here.
+        signal.setitimer(signal.ITIMER_REAL, float(grace) if os.getppid() == int(parent) else 0.001)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGALRM, lambda *_: _kill_children())
+    tie_to(int(parent), signal.SIGTERM)
+    code = _status_of(child)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    _end_all()
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.kill(leader, -code)
+    os._exit(code)
+
+
+def _status_of(child: int) -> int:
+    """Wait for `child`, and for whatever else ends meanwhile; return its exit code, negative for a signal."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == child:
+            return os.waitstatus_to_exitcode(status)
+
+
+def _end_all() -> None:
+    """End every process that descends from this one: the children of what ends become its own."""
+    deadline = time.monotonic() + CLEANUP_S
+    while (found := _kill_children()) and time.monotonic() < deadline:
+        time.sleep(0.002)
+        for process in found:
+            with suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+
+
+def _kill_children() -> list[psutil.Process]:
+    found = list(psutil.Process().children())
+    for process in found:
+        with suppress(psutil.Error):
+            process.kill()
+    return found
+
+
+def _limit(bounds: tuple[int, int, int]) -> None:
+    memory, cpu, file = bounds
     for kind, value in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CPU, cpu),
@@ -165,11 +242,7 @@ def limit_and_run(arguments: Sequence[str]) -> None:
     ):
         _, hard = resource.getrlimit(kind)
         resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-    tie_to(parent)
-    module, *rest = arguments[4:]
-    sys.argv = [module, *rest]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    limit_and_run(sys.argv[1:])
+    lead(sys.argv[1:])

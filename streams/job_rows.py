@@ -1,11 +1,11 @@
-"""Read a job's labelled rows from the predictions and labels topics: by offset range, or the newest ones."""
+"""Read a job's labelled rows from the predictions and labels topics: by offset range, or the newest ones, in bounded memory."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +26,11 @@ READ_RECORDS = 5_000
 POLL_S = 0.2
 FIRST_SPAN = 4  # records looked back over for the newest rows, in units of max_rows; doubled until they hold enough
 MAX_SPAN = 64
+# Beside its features a row has label, offset and segment; a label its id, itself, and a place in the table.
+ROW_BYTES = 24
+LABEL_BYTES = 320
+MIN_FITTING = 100
+MAX_ID_CHARACTERS = 256
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 log = logging.getLogger("driftloop.worker")
 
@@ -49,10 +54,53 @@ class _Row(NamedTuple):
     segment: str | None
 
 
-def read_rows(transport: Transport, settings: Settings, request: JobRequested, signature: Signature) -> JobRows:
-    """Return the rows of a request, the newest `worker.max_rows` of each kind; raises JobError for features that are no numbers."""
-    source = _Source(transport, settings, request.model, signature)
+class _Ring:
+    """The newest rows of one kind in columns of a fixed size: memory is touched as rows come, and no more than the bound allows."""
+
+    def __init__(self, limit: int, width: int) -> None:
+        self._limit = limit
+        self._count = 0
+        self._features = np.empty((limit, width), np.float32)
+        self._labels = np.empty(limit, np.float64)
+        self._offsets = np.empty(limit, np.int64)
+        self._segments = np.zeros(limit, np.int32)
+        self._names: dict[str | None, int] = {None: 0}
+
+    def __len__(self) -> int:
+        return min(self._count, self._limit)
+
+    def add(self, row: _Row) -> None:
+        at = self._count % self._limit
+        self._features[at], self._labels[at], self._offsets[at] = row.features, row.label, row.offset
+        self._segments[at] = self._names.setdefault(row.segment, len(self._names))
+        self._count += 1
+
+    def rows(self, dtype: Any) -> Rows:
+        """Return the rows in the order in which they came."""
+        first = self._count % self._limit if self._count > self._limit else 0
+        order = np.roll(np.arange(len(self)), -first)
+        names = list(self._names)
+        segments = tuple(names[one] for one in self._segments[order]) if len(names) > 1 else None
+        if segments is not None and not any(segments):
+            segments = None
+        features = self._features[: len(self)] if first == 0 else self._features[order]
+        return Rows(features, self._labels[order].astype(dtype), self._offsets[order], segments)
+
+
+def read_rows(
+    transport: Transport,
+    settings: Settings,
+    request: JobRequested,
+    signature: Signature,
+    tick: Callable[[], None] = lambda: None,
+) -> JobRows:
+    """Return the rows of a request, the newest `worker.max_rows` of each kind, fewer where they would pass `worker.max_row_bytes`.
+
+    `tick` is called after every read and may raise. Raises JobError for features that are no numbers, or a range that is none.
+    """
+    source = _Source(transport, settings, request.model, signature, tick)
     if request.rows is not None:
+        _check_range(request.rows, len(transport.end_offsets(settings.topic("predictions"))))
         return source.read(request.rows)
     partitions = transport.end_offsets(settings.topic("predictions"))
     partition = partition_of(request.model.encode(), len(partitions))
@@ -79,47 +127,64 @@ class _Source:
     settings: Settings
     model: str
     signature: Signature
+    tick: Callable[[], None]
 
     def read(self, span: RowRange) -> JobRows:
         """Return the rows of a range: labels first, so that only labelled predictions are held."""
         dropped: Counter[str] = Counter()
-        limit = self.settings.worker.max_rows
         first, labels_first = span.start_offset, span.labels_start_offset
         if span.reference_start_offset is not None:
             first = min(first, span.reference_start_offset)
             labels_first = min(
                 labels_first, span.labels_start_offset if span.reference_labels_offset is None else span.reference_labels_offset
             )
-        labels = self._labels(span.partition, labels_first)
-        new: deque[_Row] = deque(maxlen=limit)
-        old: deque[_Row] = deque(maxlen=limit)
+        # Half of the memory for the new rows, a quarter for the old ones, a quarter for the labels.
+        bound_bytes, width = self.settings.worker.max_row_bytes, len(self.signature.features)
+        new, old = (_Ring(self._fitting(bound_bytes // share), width) for share in (2, 4))
+        labels = self._labels(span.partition, labels_first, dropped)
         for record in self._records("predictions", span.partition, first):
             if span.end_offset is not None and record.offset >= span.end_offset:
                 break
             row = self._row(record, labels, dropped)
             if row is not None:
-                (new if record.offset >= span.start_offset else old).append(row)
+                (new if record.offset >= span.start_offset else old).add(row)
         if dropped:
             log.warning(
                 "rows of %s left out: %s", self.model, ", ".join(f"{count} {why}" for why, count in sorted(dropped.items()))
             )
-        old_rows = None if span.reference_start_offset is None else self._rows(old)
-        return JobRows(self._rows(new), old_rows, dict(dropped), _closed(span, new))
+        dtype = np.int64 if self.signature.task == "classification" else np.float64
+        old_rows = None if span.reference_start_offset is None else old.rows(dtype)
+        rows = new.rows(dtype)
+        return JobRows(rows, old_rows, dict(dropped), _closed(span, rows))
 
-    def _labels(self, partition: int, start: int) -> dict[str, Scalar]:
-        labels: dict[str, Scalar] = {}
+    def _fitting(self, bound_bytes: int) -> int:
+        """Return how many rows fit, at most `worker.max_rows`."""
+        width = len(self.signature.features)
+        fitting = bound_bytes // (4 * width + ROW_BYTES)
+        if fitting < MIN_FITTING:
+            raise JobError("memory", f"{MIN_FITTING} rows must fit worker.max_row_bytes, got {width} features (model {self.model})")
+        return min(self.settings.worker.max_rows, fitting)
+
+    def _labels(self, partition: int, start: int, dropped: Counter[str]) -> OrderedDict[str, Scalar]:
+        labels: OrderedDict[str, Scalar] = OrderedDict()
+        limit = self.settings.worker.max_row_bytes // 4 // LABEL_BYTES
         for record in self._records("labels", partition, start):
             event = self._decode(record, LabelArrived)
-            if event is None:
+            if event is None or len(event.prediction_id) > MAX_ID_CHARACTERS:
+                continue
+            if isinstance(event.label, str) and len(event.label) > MAX_ID_CHARACTERS:
                 continue
             if event.label is None:
                 labels.pop(event.prediction_id, None)
             else:
                 # The first label counts, as in the monitor; a later one only after a retraction.
                 labels.setdefault(event.prediction_id, event.label)
+                if len(labels) > limit:
+                    labels.popitem(last=False)
+                    dropped["whose label gave way to newer ones (worker.max_row_bytes)"] += 1
         return labels
 
-    def _row(self, record: Record, labels: dict[str, Scalar], dropped: Counter[str]) -> _Row | None:
+    def _row(self, record: Record, labels: OrderedDict[str, Scalar], dropped: Counter[str]) -> _Row | None:
         event: PredictionMade | None = self._decode(record, PredictionMade)
         if event is None or event.prediction_id not in labels:
             return None
@@ -135,7 +200,8 @@ class _Source:
         if any(abs(value) > FLOAT32_MAX for value in features):
             dropped["with a number beyond float32"] += 1
             return None
-        return _Row(record.offset, features, label, event.segment)
+        segment = event.segment if event.segment is None or len(event.segment) <= MAX_ID_CHARACTERS else None
+        return _Row(record.offset, features, label, segment)
 
     def _features(self, event: PredictionMade) -> list[float] | None:
         names = self.signature.features
@@ -150,18 +216,9 @@ class _Source:
             numbers.append(math.nan if value is None else value)
         return numbers
 
-    def _rows(self, rows: deque[_Row]) -> Rows:
-        features = np.array([row.features for row in rows], dtype=np.float32).reshape(len(rows), len(self.signature.features))
-        offsets = np.array([row.offset for row in rows], dtype=np.int64)
-        segments = tuple(row.segment for row in rows) if any(row.segment is not None for row in rows) else None
-        values = [row.label for row in rows]
-        if self.signature.task == "classification":
-            return Rows(features, np.array(values, dtype=np.int64), offsets, segments)
-        return Rows(features, np.array(values, dtype=np.float64), offsets, segments)
-
     def _decode(self, record: Record, kind: Any) -> Any:
         value = record.value
-        if value is None or not _may_name(value, self.model):
+        if value is None or len(value) > self.settings.monitor.max_value_bytes or not _may_name(value, self.model):
             return None
         try:
             event = codecs.decode(value, kind, "")
@@ -177,6 +234,7 @@ class _Source:
         reader = self.transport.reader([topic], starts)
         try:
             while not reader.at_end():
+                self.tick()
                 for record in reader.poll(READ_RECORDS, POLL_S):
                     if record.partition == partition:
                         yield record
@@ -184,12 +242,22 @@ class _Source:
             reader.close()
 
 
-def _closed(span: RowRange, rows: deque[_Row]) -> RowRange | None:
-    if not rows:
+def _closed(span: RowRange, rows: Rows) -> RowRange | None:
+    if not len(rows):
         return None
     # Where old rows were read too, the start is the border between the two and stays.
-    start = rows[0].offset if span.reference_start_offset is None else span.start_offset
-    return msgspec.structs.replace(span, start_offset=start, end_offset=rows[-1].offset + 1)
+    start = int(rows.offsets[0]) if span.reference_start_offset is None else span.start_offset
+    return msgspec.structs.replace(span, start_offset=start, end_offset=int(rows.offsets[-1]) + 1)
+
+
+def _check_range(span: RowRange, partitions: int) -> None:
+    """Refuse a range that names no rows; the client takes negative offsets for words such as "beginning"."""
+    if not 0 <= span.partition < partitions:
+        raise JobError("error", f"rows.partition must be 0 to {partitions - 1}, got {span.partition}")
+    for name in ("start_offset", "labels_start_offset", "end_offset", "reference_start_offset", "reference_labels_offset"):
+        offset = getattr(span, name)
+        if offset is not None and offset < 0:
+            raise JobError("error", f"rows.{name} must be an offset from 0, got {offset}")
 
 
 def _may_name(value: bytes, model: str) -> bool:
@@ -204,6 +272,9 @@ def _label(label: Scalar, signature: Signature) -> float | None:
             if known == label and isinstance(known, str) == kind:
                 return index
         return None
-    if isinstance(label, str | bool) or not math.isfinite(label):
+    if isinstance(label, str | bool):
         return None
-    return float(label)
+    try:
+        return float(label) if math.isfinite(label) else None
+    except OverflowError:
+        return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from ..schemas.events import (
 from ..settings import Settings
 from .child_process import ChildProcess, Ended, Limits
 from .job_rows import read_rows
+from .job_space import job_space
 from .registry import Registry, read_registry
 from .transport import Transport
 
@@ -60,20 +60,19 @@ class JobRun:
         champion = registry.champion(request.model)
         if champion is None:
             raise JobError("error", f"model must have a champion to repair, got none called {request.model!r}")
-        job = self._gather(registry, champion)
-        with tempfile.TemporaryDirectory(prefix="driftloop-job-") as name:
-            folder = Path(name)
+        job = self._gather(registry, champion, began)
+        with job_space() as folder:
             write_job(folder, job, self.settings.repair)
             self._run_child(folder)
             outcome = read_outcome(folder)
         return self._publish(outcome, champion, time.monotonic() - began)
 
-    def _gather(self, registry: Registry, champion: ModelRegistered) -> Job:
+    def _gather(self, registry: Registry, champion: ModelRegistered, began: float) -> Job:
         request = self.request
         store = ArtifactStore(self.settings.store.url)
-        found = read_rows(self.transport, self.settings, request, champion.signature)
+        found = read_rows(self.transport, self.settings, request, champion.signature, lambda: self._still(began))
         if not len(found.rows):
-            raise JobError("error", f"rows must be there, got none with a label that fits (model {request.model})")
+            raise JobError("error", f"rows must be there, got none with a label that fits{_left_out(found.dropped)}")
         earlier = []
         for version in registry.versions(request.model)[-MAX_EARLIER:]:
             if version.version == champion.version or version.signature != champion.signature:
@@ -94,6 +93,13 @@ class JobRun:
             options=request.options,
             row_range=found.span,
         )
+
+    def _still(self, began: float) -> None:
+        """Raise JobLost or JobError where rows must be read no longer."""
+        if self.stop.is_set() or not self.keep():
+            raise JobLost
+        if time.monotonic() - began > self.settings.worker.job_timeout_s:
+            raise JobError("timeout", f"rows must be read within {self.settings.worker.job_timeout_s:g} s (worker.job_timeout_s)")
 
     def _run_child(self, folder: Path) -> None:
         worker = self.settings.worker
@@ -194,6 +200,11 @@ class JobRun:
         )
         told.append(registered)
         return registered
+
+
+def _left_out(dropped: dict[str, int]) -> str:
+    """Return how many rows were left out and why."""
+    return f" (left out: {', '.join(f'{count} {why}' for why, count in sorted(dropped.items()))})" if dropped else ""
 
 
 def progress_of(line: bytes, latest: ProgressLine) -> ProgressLine:

@@ -29,7 +29,8 @@ from .transport import Outgoing, Reader, Sender, Start, Work
 
 TIMEOUT_S = 10.0
 CLOSE_FLUSH_S = 2.0
-READ_CHUNK = 2_000
+READ_CHUNK = 500
+POLL_BYTES = 32 * 1024 * 1024
 LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
@@ -245,12 +246,15 @@ class KafkaReader:
                 self._open()
             if first is None or (not records and time.monotonic() >= deadline):
                 return records
-        while len(records) < limit:
+        size_bytes = 0
+        while len(records) < limit and size_bytes < POLL_BYTES:
             more = self._consumer.consume(min(limit - len(records), READ_CHUNK), 0)
             if not more:
                 break
+            before = len(records)
             for message in more:
                 self._take(message, records)
+            size_bytes += sum(len(record.value or b"") for record in records[before:])
         return records
 
     def at_end(self) -> bool:

@@ -12,15 +12,22 @@ import sys
 from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 
-def tie_to(parent: int) -> None:
-    """End this process with `parent`, the process id of the one that started it; elsewhere than on Linux nothing is tied."""
+def tie_to(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Signal this process when `parent` ends, the process id of the one that started it; elsewhere than on Linux nothing is tied."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         # The parent ended before its end could be noticed.
         sys.exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, in whatever session it is (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def tied(command: Sequence[str]) -> list[str]:

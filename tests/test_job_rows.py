@@ -1,5 +1,8 @@
 """Rows of a job: joined, ordered, bounded, and only the asked-for ones."""
 
+import tracemalloc
+
+import msgspec
 import numpy as np
 import pytest
 
@@ -139,3 +142,92 @@ def test_numbers_for_regression_and_no_rows_at_all() -> None:
     assert read_rows(log.transport, SETTINGS, asked(span(0)), regression).rows.labels.tolist() == [1.5, 3.0]
     empty = read_rows(log.transport, SETTINGS, asked(span(4)), regression).rows
     assert (len(empty), empty.features.shape) == (0, (0, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "offset"),
+    [
+        ("start_offset", -1001),
+        ("start_offset", -2),
+        ("labels_start_offset", -1),
+        ("end_offset", -5),
+        ("reference_start_offset", -(2**62)),
+    ],
+)
+def test_a_range_of_negative_offsets_is_refused(name: str, offset: int) -> None:
+    log = Log()
+    log.predict(0)
+    log.label(0)
+    with pytest.raises(JobError, match=f"{name} must be an offset from 0"):
+        read_rows(log.transport, SETTINGS, asked(msgspec.structs.replace(span(0), **{name: offset})), SIGNATURE)
+
+
+@pytest.mark.parametrize("partition", [-1, 4, 2**40])
+def test_a_range_of_no_partition_is_refused(partition: int) -> None:
+    with pytest.raises(JobError, match="partition must be 0 to 3"):
+        read_rows(Log().transport, SETTINGS, asked(msgspec.structs.replace(span(0), partition=partition)), SIGNATURE)
+
+
+def bounded(max_row_bytes: int) -> Settings:
+    return SETTINGS.model_copy(update={"worker": WorkerConfig(max_row_bytes=max_row_bytes)})
+
+
+def test_rows_that_pass_the_bound_of_bytes_give_way_to_newer_ones() -> None:
+    log, width = Log(), 500
+    wide = Signature(task="classification", features=tuple(f"f{n}" for n in range(width)), classes=("no", "yes"))
+    for number in range(600):
+        log.predict(number, [float(number)] * width)
+        log.label(number)
+    found = read_rows(log.transport, bounded(1024 * 1024), asked(span(300, reference=0)), wide)
+    fitting = 1024 * 512 // (4 * width + 24)
+    assert len(found.rows) == fitting < 300
+    assert found.rows.offsets.tolist() == list(range(600 - fitting, 600))
+    np.testing.assert_array_equal(found.rows.features[:, 7], np.arange(600 - fitting, 600, dtype=np.float32))
+    assert found.old_rows is not None
+    assert found.old_rows.offsets.tolist() == list(range(300 - fitting // 2, 300))
+
+
+def test_labels_of_unknown_ids_take_no_more_memory_than_their_share() -> None:
+    log = Log()
+    log.predict(0)
+    for number in range(20_000):
+        log.raw("labels", encode_json(LabelArrived(model="m", prediction_id=f"unknown-{number:040d}", label="yes")))
+    log.label(0)
+    settings = bounded(1024 * 1024)
+    tracemalloc.start()
+    found = read_rows(log.transport, settings, asked(span(0)), SIGNATURE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.rows.offsets.tolist() == [0]
+    assert found.dropped["whose label gave way to newer ones (worker.max_row_bytes)"] > 19_000
+    # What 5,000 records read at once take is beside it.
+    assert peak < 8 * 1024 * 1024
+
+
+def test_too_many_features_for_the_bound_end_the_job_with_the_setting_to_raise() -> None:
+    wide = Signature(task="regression", features=tuple(f"f{n}" for n in range(3_000)))
+    with pytest.raises(JobError, match=r"worker\.max_row_bytes"):
+        read_rows(Log().transport, bounded(1024 * 1024), asked(span(0)), wide)
+
+
+def test_reading_can_be_given_up() -> None:
+    log = Log()
+    log.predict(0)
+
+    def tick() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        read_rows(log.transport, SETTINGS, asked(span(0)), SIGNATURE, tick)
+
+
+def test_what_the_monitor_would_refuse_is_no_row() -> None:
+    log = Log()
+    regression = Signature(task="regression", features=("a", "b"))
+    for number in range(3):
+        log.predict(number)
+    log.raw("labels", b'{"type":"label_arrived","model":"m","prediction_id":"p0","label":1' + b"0" * 400 + b"}")
+    log.label(1, "x" * 10_000)
+    log.label(2, 1.5)
+    found = read_rows(log.transport, SETTINGS, asked(span(0)), regression)
+    assert found.rows.offsets.tolist() == [2]
