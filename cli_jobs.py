@@ -12,6 +12,7 @@ import typer
 from .cli_console import JsonFlag, State, print_json, print_table, state_of
 
 if TYPE_CHECKING:
+    from .schemas.events import JobRequested
     from .streams.watching import JobView
 
 app = typer.Typer(no_args_is_help=True, help="Ask for repairs and follow them.")
@@ -40,6 +41,7 @@ def submit(  # noqa: PLR0913 - one argument an option
     settings, transport = state.settings, state.transport()
     chosen = f"user-{uuid.uuid4().hex[:12]}" if job_id is None else job_id
     event = JobRequested(model=model, job_id=chosen, recipe=recipe, requested_by="user")
+    _check(state, event)
     transport.end_offsets(settings.topic("jobs"))
     publish(settings, transport, event)
     state.say(f"job {chosen} requested")
@@ -50,6 +52,27 @@ def submit(  # noqa: PLR0913 - one argument an option
         typer.echo(chosen if view is None else f"{chosen}\t{view.state}")
     if view is not None:
         _end(view)
+
+
+def _check(state: State, event: JobRequested) -> None:
+    """Refuse a job that would fail: a bad id or recipe as a wrong argument, an unknown model as not found."""
+    from .compression.optimizer import RECIPES
+    from .schemas.control_events import check_control
+    from .schemas.errors import Conflict, EventInvalid
+    from .streams.publishing import known_model
+    from .streams.registry import read_registry
+
+    try:
+        check_control(event)
+    except EventInvalid as problem:
+        raise typer.BadParameter(str(problem)) from None
+    if event.recipe not in RECIPES:
+        raise typer.BadParameter(f"recipe must be one of {', '.join(RECIPES)}, got {event.recipe!r}")
+    registry = read_registry(state.transport(), state.settings)
+    versions = known_model(registry, event.model)
+    if registry.champion(event.model) is None:
+        advice = f"driftloop model promote {event.model} {versions[-1].version}"
+        raise Conflict(f"model must have a champion to repair, got none of {event.model!r} ({advice})")
 
 
 @app.command("ls")

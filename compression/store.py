@@ -7,7 +7,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -17,10 +18,10 @@ import fsspec
 import msgspec
 from fsspec.implementations.local import LocalFileSystem
 
-from ..schemas.errors import ArtifactInvalid, DriftloopError, NotFound
+from ..schemas.errors import ArtifactInvalid, DriftloopError, NotFound, StoreUnavailable
 from ..schemas.events import Signature
 from ..schemas.manifest import Manifest
-from ..schemas.redaction import secrets_of, without
+from ..schemas.redaction import secrets_of, shown_url, without
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,7 +69,8 @@ class ArtifactStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._fs, self._root = fsspec.core.url_to_fs(url)
+        with _reached(url):
+            self._fs, self._root = fsspec.core.url_to_fs(url)
         self._local = isinstance(self._fs, LocalFileSystem)
         self._secrets = secrets_of(url, {})
 
@@ -76,7 +78,7 @@ class ArtifactStore:
     def put(self, onnx: bytes, manifest: Manifest) -> Stored:
         """Store the model and its manifest; what is there already and sound stays as it is.
 
-        Raises ArtifactInvalid where the manifest is of other bytes.
+        Raises ArtifactInvalid where the manifest is of other bytes, StoreUnavailable where the store is full, read-only or away.
         """
         digest = digest_of(onnx)
         if manifest.digest != digest or manifest.size_bytes != len(onnx):
@@ -166,6 +168,10 @@ class ArtifactStore:
 
     def _read(self, digest: str, name: str, limit_bytes: int) -> bytes | None:
         path = self._path(digest, name)
+        with _reached(path):
+            return self._read_path(path, name, limit_bytes)
+
+    def _read_path(self, path: str, name: str, limit_bytes: int) -> bytes | None:
         try:
             if self._local:
                 return read_bounded(Path(path), limit_bytes)
@@ -181,11 +187,24 @@ class ArtifactStore:
 
     def _write(self, digest: str, name: str, data: bytes) -> None:
         path = self._path(digest, name)
-        if self._local:
-            write_durably(Path(path), data)
-            return
-        self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        self._fs.pipe_file(path, data)
+        with _reached(path):
+            if self._local:
+                write_durably(Path(path), data)
+                return
+            self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self._fs.pipe_file(path, data)
+
+
+@contextmanager
+def _reached(where: str) -> Iterator[None]:
+    """Turn what a file system raises into one error of ours; each of fsspec's has its own."""
+    try:
+        yield
+    except (DriftloopError, MemoryError):
+        raise
+    except Exception as problem:
+        why = problem.strerror if isinstance(problem, OSError) and problem.strerror else f"{type(problem).__name__}: {problem}"
+        raise StoreUnavailable(f"store must answer and have room, got: {why} ({shown_url(where)}; store.url)") from problem
 
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:

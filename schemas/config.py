@@ -168,6 +168,11 @@ class WorkerConfig(Section):
     job_memory_bytes: int = Field(8 * 1024**3, ge=256 * 1024**2, description="address space of the child process")
     heartbeat_s: float = Field(1.0, gt=0)
     max_attempts: int = Field(3, ge=1)
+    max_queued: int = Field(
+        8, ge=1, description="jobs of one model that wait, of the policy and of users each; what was asked for later fails at once"
+    )
+    max_put_off: int = Field(10, ge=0, description="times that a job is put off because store or disk are full, read-only or away")
+    put_off_s: float = Field(10.0, gt=0, description="until it is tried again, doubled each time, at most 10 minutes")
     max_rows: int = Field(50_000, ge=100)
     max_row_bytes: int = Field(
         256 * 1024 * 1024, ge=1024 * 1024, description="of a job's rows and labels in the worker's memory; the oldest give way"

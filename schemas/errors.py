@@ -8,6 +8,7 @@ DriftloopError                 1  anything below
 │   ├── SlotTaken              4  another process works under the slot of this one
 │   └── TopicMismatch          4  a topic exists with another partition count or clean-up policy
 ├── BrokerUnavailable          5  no broker answers
+├── StoreUnavailable           7  the store is full, read-only or away
 ├── GateRejected               6  the candidate did not beat the champion
 ├── EventInvalid               1  a record that is no event; carries its dead-letter disposition
 ├── SnapshotInvalid            1  saved state that must not be trusted
@@ -31,6 +32,9 @@ MEMORY_SIGNS = (
     "thread creation failed",
     "pthread_create",
 )
+
+
+DISK_SIGNS = ("no space left on device", "read-only file system", "disk quota exceeded")
 
 
 class DriftloopError(Exception):
@@ -81,6 +85,12 @@ class BrokerUnavailable(DriftloopError):
     exit_code = 5
 
 
+class StoreUnavailable(DriftloopError):
+    """What keeps the store from giving or taking a file; later it may do so."""
+
+    exit_code = 7
+
+
 class GateRejected(DriftloopError):
     """Carry the reasons why a candidate was not promoted."""
 
@@ -113,6 +123,11 @@ class JobError(DriftloopError):
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
         super().__init__(message)
+
+
+def tells_of_disk(text: str) -> bool:
+    """Return True for what a process says that could write no file."""
+    return any(sign in text.lower() for sign in DISK_SIGNS)
 
 
 def tells_of_memory(text: str) -> bool:

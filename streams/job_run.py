@@ -14,7 +14,7 @@ import msgspec
 from ..compression.job import Job, ModelVersion, Outcome
 from ..compression.job_folder import ProgressLine, read_error, read_outcome, write_job
 from ..compression.store import ArtifactStore
-from ..schemas.errors import ArtifactInvalid, JobError, NotFound
+from ..schemas.errors import ArtifactInvalid, JobError, NotFound, StoreUnavailable, tells_of_disk
 from ..schemas.events import (
     Event,
     JobFinished,
@@ -28,7 +28,7 @@ from ..settings import Settings
 from .child_process import ChildProcess, Ended, Limits
 from .job_rows import read_rows
 from .job_space import job_space
-from .registry import Registry, read_registry
+from .registry import Registry
 from .transport import Transport
 
 CHILD_MODULE = "driftloop.streams.job_child"
@@ -38,12 +38,12 @@ log = logging.getLogger("driftloop.worker")
 
 
 class JobLost(Exception):
-    """Say that the job belongs to another worker, or that this one is stopping; nothing may be told."""
+    """What ends an attempt whose job belongs to another worker, or whose worker is stopping; nothing may be told."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobRun:
-    """Be one attempt. `keep` returns False once the job is another's, `cancelled` True once it was taken back."""
+    """One attempt. `keep` returns False once the job is another's, `cancelled` True once it was taken back."""
 
     settings: Settings
     transport: Transport
@@ -51,12 +51,13 @@ class JobRun:
     keep: Callable[[], bool]
     cancelled: Callable[[], bool]
     tell: Callable[[Event], None]
+    registry: Callable[[], Registry]
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, began: float) -> list[Event]:
-        """Return the events that end the job; raises JobError and other DriftloopErrors, JobLost."""
+        """Return the events that end the job; raises JobError and other DriftloopErrors, JobLost, OSError of the temp directory."""
         request = self.request
-        registry = read_registry(self.transport, self.settings)
+        registry = self.registry()
         champion = registry.champion(request.model)
         if champion is None:
             raise JobError("error", f"model must have a champion to repair, got none called {request.model!r}")
@@ -119,7 +120,8 @@ class JobRun:
         finally:
             child.stop()
         if ended.reason != "ok":
-            raise job_error(ended, read_error(folder), worker.job_timeout_s)
+            problem = job_error(ended, read_error(folder), worker.job_timeout_s)
+            raise StoreUnavailable(str(problem)) if tells_of_disk(str(problem)) else problem
 
     def _beat(self, line: ProgressLine) -> None:
         if self.cancelled():
@@ -135,7 +137,7 @@ class JobRun:
     def _publish(self, outcome: Outcome, judged: ModelRegistered, duration_s: float) -> list[Event]:
         """Return registration and promotion, or rejection, and the end of the job; the artifact is in the store before."""
         request, verdict = self.request, outcome.verdict
-        registry = read_registry(self.transport, self.settings)
+        registry = self.registry()
         champion = registry.champion(request.model)
         reasons, promoted = verdict.reasons, verdict.promoted
         if promoted and (champion is None or (champion.version, champion.digest) != (judged.version, judged.digest)):

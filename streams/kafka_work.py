@@ -27,39 +27,15 @@ from .kafka_records import produce, to_record
 from .pulse import Pulse
 from .slots import slot_taken
 from .transport import Outgoing
+from .work_errors import DISPLACED, FENCED, MOVED, REFUSED, TIMEOUTS
 
 INIT_TIMEOUT_S = 30.0
 CALL_TIMEOUT_S = 10.0
 TRIES = 5
+AHEAD_S = 0.1
+AHEAD_BYTES = 4 * 1024 * 1024
 
 Part = tuple[str, int]
-
-FENCED = frozenset(
-    {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.FENCED_INSTANCE_ID}
-)
-MOVED = frozenset(
-    {
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.STALE_MEMBER_EPOCH,
-        KafkaError.REBALANCE_IN_PROGRESS,
-    }
-)
-REFUSED = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
-        KafkaError._INVALID_ARG,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.INVALID_MSG,
-        KafkaError.INVALID_RECORD,
-    }
-)
-# What a consumer says whose static membership another process took: librdkafka delivers _FATAL, and its fatal() says False then.
-DISPLACED = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL})
-TIMEOUTS = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError.REQUEST_TIMED_OUT})
 
 
 class _Next(Enum):
@@ -78,6 +54,7 @@ class KafkaWork:
         self._topic = topic
         self._nonce = secrets.token_hex(8)
         self._held: Record | None = None
+        self._front: Record | None = None
         self._early: list[Any] = []
         self._owned: set[Part] = set()
         self._done: dict[Part, int] = {}
@@ -103,7 +80,7 @@ class KafkaWork:
             if message is not None and self._is_good(message):
                 part = (message.topic(), message.partition())
                 if part in self._owned and message.offset() >= self._done.get(part, 0):
-                    self._held = to_record(message)
+                    self._held = self._front = to_record(message)
                     return self._held
             if message is not None:
                 self._pulse.beat()
@@ -113,6 +90,24 @@ class KafkaWork:
                 self._join()
             if message is None or time.monotonic() >= deadline:
                 return None
+
+    def ahead(self, limit: int) -> list[Record]:
+        """Return records that follow the one in hand in its partition, as far as they have been fetched, bounded by bytes too."""
+        held = self._held
+        if held is None:
+            return []
+        self._resume()
+        size_bytes = sum(len(message.value() or b"") for message in self._early)
+        while len(self._early) < limit and size_bytes < AHEAD_BYTES:
+            # The first wait is for what is on its way, the others for what has come with it.
+            message: Any = self._consumer.poll(0.0 if self._early else AHEAD_S)
+            if message is None:
+                break
+            if self._is_good(message):
+                self._early.append(message)
+                size_bytes += len(message.value() or b"")
+        there = (to_record(one) for one in self._early if (one.topic(), one.partition()) == (held.topic, held.partition))
+        return [record for record in there if record.offset > held.offset][:limit]
 
     def attempt(self, record: Record) -> int:
         """Count one more start in the metadata of the group's offset; raises Conflict where the record is no longer ours."""
@@ -152,7 +147,7 @@ class KafkaWork:
         """
         for _ in range(TRIES):
             self._wait_joined()
-            if not self._is_ours(record):
+            if not self._is_ours(record, self._first(record)):
                 return False
             step = self._transact(record, outputs)
             if step is _Next.UNKNOWN:
@@ -240,6 +235,9 @@ class KafkaWork:
                 f"outputs must be taken by the broker, got: {self._refused.str()} ({shown_address(self._settings)})"
             )
         refused = error if self._refused is None else self._refused
+        if refused.code() not in REFUSED:
+            # What a refused record of the transaction before left behind, such as a gap in the numbers: the abort has mended it.
+            return _Next.AGAIN
         raise Conflict(f"outputs must be records that the broker takes, got: {refused.str()}")
 
     def _after_abort(self, error: KafkaError) -> _Next:
@@ -254,7 +252,7 @@ class KafkaWork:
             self._producer.purge()
         self._producer = self._new_producer()
         offset, metadata = self._committed(record)
-        if offset <= record.offset:
+        if offset <= self._first(record):
             return _Next.AGAIN
         return _Next.DONE if metadata.get("by") == self._nonce and offset == record.offset + 1 else _Next.NOT_OURS
 
@@ -282,16 +280,23 @@ class KafkaWork:
     def _patience_s(self) -> float:
         return self._member.session_timeout_s + CALL_TIMEOUT_S
 
-    def _is_ours(self, record: Record) -> bool:
-        if self._fenced or (record.topic, record.partition) not in self._owned:
+    def _first(self, record: Record) -> int:
+        """Return the offset of the first record that is finished with this one."""
+        front = self._front
+        is_before = front is not None and (front.topic, front.partition) == (record.topic, record.partition)
+        return min(front.offset, record.offset) if front is not None and is_before else record.offset
+
+    def _is_ours(self, record: Record, first: int | None = None) -> bool:
+        offset, part = record.offset if first is None else first, (record.topic, record.partition)
+        if self._fenced or part not in self._owned:
             return False
         if self._recheck:
             committed = self._committed(record)[0]
             self._recheck = False
-            if committed > record.offset:
-                self._done[record.topic, record.partition] = record.offset + 1
+            if committed > offset:
+                self._done[part] = max(committed, self._done.get(part, 0))
                 return False
-        return record.offset >= self._done.get((record.topic, record.partition), 0)
+        return offset >= self._done.get(part, 0)
 
     def _committed(self, record: Record) -> tuple[int, dict[str, Any]]:
         try:

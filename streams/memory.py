@@ -192,6 +192,14 @@ class MemoryWork:
                     return self._held
                 changed.wait(left)
 
+    def ahead(self, limit: int) -> list[Record]:
+        """Return the records that follow the one in hand in its partition."""
+        with self._transport._changed:
+            if self._held is None:
+                return []
+            log = self._transport._topic(self._name[1])[self._held.partition]
+            return log[self._held.offset + 1 : self._held.offset + 1 + limit]
+
     def attempt(self, record: Record) -> int:
         """Count one more start; raises Conflict where the record is no longer ours."""
         with self._transport._changed:
@@ -213,7 +221,9 @@ class MemoryWork:
     def finish(self, record: Record, outputs: Sequence[Outgoing]) -> bool:
         """Append outputs and move the offset at once; False: it belongs to another member and nothing was done."""
         with self._transport._changed:
-            if not self._owns(record):
+            held = self._held
+            is_behind = held is not None and held.partition == record.partition and held.offset < record.offset
+            if not self._owns(held if held is not None and is_behind else record):
                 return False
             self._transport.append(outputs)
             self._group.offsets[record.partition] = record.offset + 1

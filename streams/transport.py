@@ -56,6 +56,9 @@ class Work(Protocol):
     def take(self, timeout_s: float) -> Record | None:
         """Return the next record that this member owns, or None. It comes again, here or elsewhere, until finished."""
 
+    def ahead(self, limit: int) -> list[Record]:
+        """Return records that follow the one in hand in its partition, as far as they are at hand; finishing one finishes all before it."""
+
     def attempt(self, record: Record) -> int:
         """Count one more start of this record durably and return the number, from 1."""
 

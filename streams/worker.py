@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, EventInvalid, JobError, SlotTaken
+from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, EventInvalid, JobError, SlotTaken, StoreUnavailable
 from ..schemas.events import (
     Cause,
     Event,
@@ -23,30 +23,40 @@ from ..schemas.events import (
 from ..schemas.records import Record
 from ..settings import Settings
 from .fold_guard import FoldGuard, dead_letter
+from .job_queue import Asked, Step, again, next_step, tries_of
 from .job_run import JobLost, JobRun
-from .job_view import JobView
+from .job_space import sweep
+from .job_view import JobView, RegistryView
 from .log_text import shown
 from .outgoing import outgoing, outgoings
+from .registry import Registry
 from .transport import Transport
 
 TAKE_S = 0.2
 RETRY_S = 2.0
 FLUSH_S = 5.0
+IDLE_LOOK_S = 10.0
+AHEAD_RECORDS = 500
+MAX_PUT_OFF_S = 600.0
 CAUSES: dict[str, Cause] = {cause: cause for cause in ("error", "timeout", "memory", "crashed", "cancelled")}
 log = logging.getLogger("driftloop.worker")
 
 
 class Worker:
-    """The jobs of the jobs topic, one after another.
+    """The jobs of the jobs topic, one after another, in the order of `job_queue.py`.
 
-    A job that another start of this worker began is begun again, up to `worker.max_attempts`.
+    A job that another start of this worker began is begun again, up to `worker.max_attempts`; one that found the store full, read-only
+    or away is put off, up to `worker.max_put_off` times.
     """
 
     def __init__(self, settings: Settings, transport: Transport) -> None:
         self._settings = settings
         self._transport = transport
+        sweep()
         self._work = transport.work(settings.worker_group, settings.topic("jobs"), settings.worker.slot)
         self._view = JobView(settings, transport)
+        self._models = RegistryView(settings, transport)
+        self._looked_at = 0.0
         self._sender = transport.sender()
         self._guard = FoldGuard(log)
         self._stop = threading.Event()
@@ -67,32 +77,82 @@ class Worker:
             self.close()
 
     def step(self, timeout_s: float = 0.0) -> bool:
-        """Do one job if there is one; return False if there was none. Raises Conflict, BrokerUnavailable."""
+        """Do one job, or finish what needs no work; return False if there was nothing to do. Raises SlotTaken, BrokerUnavailable."""
         record = self._work.take(timeout_s)
         if record is None:
+            if time.monotonic() - self._looked_at > IDLE_LOOK_S:
+                self._look()
             return False
-        commands: list[Any] = []
-        problem = self._guard.take(record, JobCommand, commands.append)
-        if problem is None:
-            problem = self._handle(record, commands[0])
-        if problem is not None:
-            self._set_aside(record, problem)
-        return True
-
-    def _handle(self, record: Record, command: JobCommand) -> EventInvalid | None:
-        """Do what a command asks for; return the fault of ours that kept it from being done."""
         try:
-            if isinstance(command, JobRequested):
-                self._do(record, command)
-            else:
-                # Who waits for a job sees its cancellation through the view; the command itself asks for nothing.
-                self._work.finish(record, [])
+            return self._handle(record, timeout_s)
         except (SlotTaken, BrokerUnavailable):
             raise
         except Exception as fault:
             log.exception("a record of %s met a fault of ours", record.topic)
-            return self._guard.refuse(EventInvalid("processing_error", f"{type(fault).__name__}: {fault}"))
-        return None
+            problem = self._guard.refuse(EventInvalid("processing_error", f"{type(fault).__name__}: {fault}"))
+            self._set_aside(record, problem)
+        return True
+
+    def close(self) -> None:
+        """Leave the group and let go of everything."""
+        for one in (self._view, self._models, self._sender, self._work):
+            one.close()
+
+    def _handle(self, record: Record, timeout_s: float) -> bool:
+        self._view.refresh()
+        asked = self._asked(record)
+        step = self._step([asked])
+        if not self._view.is_last(record) and (not step.work or self._view.queue.is_crowded()):
+            step = self._step([asked, *map(self._asked, self._work.ahead(AHEAD_RECORDS))])
+        if step.through is not None:
+            self._finish(step.through, step)
+        elif step.work and isinstance(asked.command, JobRequested):
+            self._do(record, asked.command)
+        else:
+            self._stop.wait(timeout_s)
+            return False
+        return True
+
+    def _asked(self, record: Record) -> Asked:
+        commands: list[Any] = []
+        problem = self._guard.take(record, JobCommand, commands.append)
+        return Asked(record, commands[0] if problem is None else None, problem)
+
+    def _step(self, batch: list[Asked]) -> Step:
+        registry = self._look()
+
+        def refusal(request: JobRequested) -> str | None:
+            if registry.champion(request.model) is None:
+                return f"model must have a champion to repair, got none called {request.model!r}"
+            return None
+
+        return next_step(self._view.queue, batch, refusal, int(time.time() * 1000))
+
+    def _look(self) -> Registry:
+        self._looked_at = time.monotonic()
+        return self._models.refresh()
+
+    def _finish(self, through: Record, step: Step) -> None:
+        """Finish all up to a record in one transaction, with the dead letters, ends and postponements that follow from it."""
+        began = time.monotonic()
+        ends = [_failed(request, 0, began, problem) for request, problem in step.failed]
+        topic = self._settings.topic("jobs.dlq")
+        letters = [dead_letter(topic, one.record, one.problem) for one in step.letters if one.problem is not None]
+        outputs = [*letters, *(outgoing(self._settings, end) for end in ends), *(again(record) for record in step.again)]
+        try:
+            done = self._work.finish(through, outputs)
+        except SlotTaken:
+            raise
+        except Conflict as refused:
+            if len(step.letters) != 1 or ends or step.again:
+                raise
+            log.error("a dead letter for %s is refused: %s", topic, shown(refused))
+            self._set_aside(through, step.letters[0].problem or EventInvalid("processing_error", str(refused)))
+            return
+        if done:
+            for end in ends:
+                self._view.queue.end(end.model, end.job_id)
+                log.info("job %s of %s failed: %s", shown(end.job_id), shown(end.model), shown(end.message))
 
     def _set_aside(self, record: Record, problem: EventInvalid) -> None:
         """Finish a record with its dead letter, as small as it must be; whatever the broker says, the next record comes."""
@@ -107,44 +167,52 @@ class Worker:
                 log.error("a dead letter for %s is refused: %s", topic, shown(refused))
         self._work.finish(record, [])
 
-    def close(self) -> None:
-        """Leave the group and let go of everything."""
-        self._view.close()
-        self._sender.close()
-        self._work.close()
-
     def _do(self, record: Record, request: JobRequested) -> None:
-        self._view.refresh()
-        if request.job_id in self._view.ended:
-            self._work.finish(record, [])
-            return
         try:
             attempt = self._work.attempt(record)
+        except SlotTaken:
+            raise
         except Conflict as problem:
-            log.info("job %s is another worker's: %s", request.job_id, problem)
+            log.info("job %s is another worker's: %s", shown(request.job_id), shown(problem))
             return
         began = time.monotonic()
         try:
             events = self._attempt(record, request, attempt, began)
         except JobLost:
-            log.info("job %s is given up: it belongs to another worker or this one stops", request.job_id)
+            log.info("job %s is given up: it belongs to another worker or this one stops", shown(request.job_id))
             return
         except BrokerUnavailable:
             raise
+        except (StoreUnavailable, OSError) as problem:
+            if self._put_off(record, request, problem):
+                return
+            events = [_failed(request, attempt, began, JobError("error", shown(problem)))]
         except DriftloopError as problem:
             kind = problem.kind if isinstance(problem, JobError) else "error"
             events = [_failed(request, attempt, began, JobError(kind, str(problem)))]
         except Exception as problem:
-            log.exception("job %s met a fault of ours", request.job_id)
+            log.exception("job %s met a fault of ours", shown(request.job_id))
             events = [_failed(request, attempt, began, JobError("error", f"{type(problem).__name__}: {problem}"))]
         self._end(record, request, attempt, events)
 
+    def _put_off(self, record: Record, request: JobRequested, problem: Exception) -> bool:
+        """Ask for a job once more, later; return False where it was put off often enough."""
+        worker, tries = self._settings.worker, tries_of(record) + 1
+        if tries > worker.max_put_off:
+            return False
+        delay_s = min(worker.put_off_s * 2 ** (tries - 1), MAX_PUT_OFF_S)
+        done = self._work.finish(record, [again(record, tries, int((time.time() + delay_s) * 1000))])
+        if done:
+            log.warning("job %s of %s is put off by %g s: %s", shown(request.job_id), shown(request.model), delay_s, shown(problem))
+        return True
+
     def _attempt(self, record: Record, request: JobRequested, attempt: int, began: float) -> list[Event]:
-        if request.job_id in self._view.cancelled:
-            raise JobError("cancelled", "job was taken back before it began")
         if attempt > self._settings.worker.max_attempts:
             raise JobError("crashed", f"job must end within {self._settings.worker.max_attempts} attempts: each ended its worker")
         name = f"{socket.gethostname()}-{self._settings.worker.slot}"
+        log.info(
+            "job %s of %s started, attempt %d: %s", shown(request.job_id), shown(request.model), attempt, shown(request.recipe)
+        )
         self._tell(JobStarted(model=request.model, job_id=request.job_id, recipe=request.recipe, attempt=attempt, worker=name))
         return JobRun(
             settings=self._settings,
@@ -153,6 +221,7 @@ class Worker:
             keep=self._work.keep,
             cancelled=lambda: self._is_cancelled(request.job_id),
             tell=self._tell,
+            registry=self._models.refresh,
             stop=self._stop,
         ).run(began)
 
@@ -166,14 +235,14 @@ class Worker:
             events = [_failed(request, attempt, time.monotonic(), JobError("error", str(problem)))]
             done = self._work.finish(record, outgoings(self._settings, self._transport, events))
         if not done:
-            log.info("job %s was ended by another worker", request.job_id)
+            log.info("job %s was ended by another worker", shown(request.job_id))
             return
-        self._view.ended.add(request.job_id)
-        log.info("job %s: %s", request.job_id, _said(events[-1]))
+        self._view.queue.end(request.model, request.job_id)
+        log.info("job %s of %s %s", shown(request.job_id), shown(request.model), shown(_said(events[-1]), 1_000))
 
     def _is_cancelled(self, job_id: str) -> bool:
         self._view.refresh()
-        return job_id in self._view.cancelled
+        return job_id in self._view.queue.cancelled
 
     def _tell(self, event: Event) -> None:
         """Tell of progress, outside the transaction: it may be seen of an attempt that fails later."""

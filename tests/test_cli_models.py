@@ -1,5 +1,6 @@
 """Models, jobs, produce and watch on the command line, over the memory transport."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from driftloop import cli
 from driftloop.cli_console import State
+from driftloop.compression import store
 from driftloop.compression.onnx_file import clean
 from driftloop.compression.small_model import untrained_model
 from driftloop.schemas.events import JobFinished, Signature
@@ -80,7 +82,10 @@ def test_the_same_file_is_registered_once(transport: MemoryTransport, tmp_path: 
         (["model", "promote", "nobody", "1"], 3, "must be registered"),
         (["model", "rollback", "nobody"], 3, "must be registered"),
         (["jobs", "show", "nothing"], 3, "nothing"),
-        (["jobs", "submit", "m", "--wait", "--timeout", "0.2"], 124, "must end within"),
+        (["jobs", "submit", "m"], 3, "model must be registered, got 'm'"),
+        (["jobs", "submit", "m", "--recipe", "magic"], 2, "recipe must be one of repair, int8"),
+        (["jobs", "submit", "m", "--job-id", "9" * 5000], 2, "job_id must be 1 to"),
+        (["jobs", "submit", "m", "--job-id", "two\nlines"], 2, "printable"),
         (["watch", "drift", "--count", "1", "--timeout", "0.2"], 124, "got 0"),
         (["compress", "nothing.onnx", "--rows", "x.csv", "--out", "x"], 3, "must exist"),
     ],
@@ -184,16 +189,45 @@ def test_produce_stops_at_a_bad_line(transport: MemoryTransport) -> None:
     assert "line 2; 1 events before it were sent" in done.stderr
 
 
-def test_a_job_is_followed_to_its_end(transport: MemoryTransport) -> None:
+def test_a_job_is_followed_to_its_end(transport: MemoryTransport, tmp_path: Path) -> None:
+    told("model", "register", "m", model_file(tmp_path), "--classes", "no,yes")
+    assert run("jobs", "submit", "m").exit_code == 4
+    told("model", "promote", "m", "1")
+    assert run("jobs", "submit", "m", "--wait", "--timeout", "0.2").exit_code == 124
     assert told("jobs", "submit", "m", "--job-id", "j1")["state"] == "requested"
     end = JobFinished(model="m", job_id="j1", recipe="repair", outcome="rejected", reasons=("no better",), duration_s=1.5)
     from driftloop.schemas.cloudevents import encode_event
 
+    # What is no event, or one of a stranger's, ends no command that reads.
+    for kind in ("jobs", "job-events"):
+        transport.append([Outgoing(f"driftloop.{kind}", b"m", value) for value in (b"{", None, b"\xff", b'{"type":"job_failed"}')])
     transport.append([Outgoing("driftloop.job-events", *encode_event(end, 0.0))])
-    assert [job["state"] for job in told("jobs", "ls")] == ["rejected"]
+    assert [job.get("state") for job in told("jobs", "ls")] == [None, "rejected"]
     assert told("jobs", "show", "j1")["reasons"] == ["no better"]
     waited = run("jobs", "submit", "m", "--job-id", "j1", "--wait", "--timeout", "5")
     assert (waited.exit_code, "no better" in waited.stderr) == (6, True)
+
+
+def test_a_store_that_is_full_or_none_ends_in_one_line(
+    transport: MemoryTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told("model", "register", "m", model_file(tmp_path), "--classes", "no,yes", "--promote")
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def away(path: Path, limit_bytes: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(store, "write_durably", full)
+    refused = run("model", "register", "other", model_file(tmp_path, seed=2), "--classes", "no,yes")
+    assert (refused.exit_code, refused.stdout) == (7, "")
+    assert refused.stderr.startswith("driftloop: store must answer and have room, got: No space left on device")
+    monkeypatch.setattr(store, "read_bounded", away)
+    shown = run("model", "show", "m")
+    assert shown.exit_code == 0
+    assert "Input/output error" in shown.stderr
+    assert "Traceback" not in refused.output + shown.output
 
 
 def test_compress_needs_no_broker(tmp_path: Path) -> None:

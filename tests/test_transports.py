@@ -215,6 +215,25 @@ def test_outputs_and_offset_are_one_step(house: House) -> None:
     work.close()
 
 
+def test_what_lies_ahead_is_seen_and_finished_with_the_last_of_it(house: House) -> None:
+    house.send(*(b"%d" % number for number in range(6)))
+    work = house.work()
+    front = take(work)
+    ahead: list[Record] = []
+    while len(ahead) < 5:
+        ahead = work.ahead(100)
+    assert [record.value for record in ahead] == [b"1", b"2", b"3", b"4", b"5"]
+    assert work.ahead(2) == ahead[:2]
+    assert take(work) == front
+    assert work.finish(ahead[2], [Outgoing(house.other, b"k", b"out")])
+    assert take(work).value == b"4"
+    assert read_topic(house, house.other) == [b"out"]
+    work.close()
+    second = house.work()
+    assert take(second).value == b"4"
+    second.close()
+
+
 def test_a_zombie_of_the_same_slot_is_fenced(house: House) -> None:
     house.send(b"a")
     zombie = house.work()

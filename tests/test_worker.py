@@ -1,13 +1,17 @@
 """The worker over the memory transport: what it publishes, what it refuses, what it does once."""
 
+import errno
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from driftloop.compression import store
 from driftloop.compression.store import ArtifactStore
 from driftloop.schemas.cloudevents import encode_event
-from driftloop.schemas.config import RepairConfig, StoreConfig, WorkerConfig
+from driftloop.schemas.config import RepairConfig, StoreConfig, TopicsConfig, WorkerConfig
 from driftloop.schemas.dead_letters import SAFE_BYTES
 from driftloop.schemas.events import (
     Event,
@@ -15,6 +19,7 @@ from driftloop.schemas.events import (
     JobFailed,
     JobFinished,
     JobProgressed,
+    JobRequested,
     JobStarted,
     ModelPromoted,
     ModelRegistered,
@@ -155,13 +160,14 @@ def test_a_cancelled_job_never_begins(settings: Settings) -> None:
     send(settings, transport, "jobs", request(settings), JobCancelled(model="m", job_id="j1"))
     worker = Worker(settings, transport)
     assert worker.step()
-    assert worker.step()
+    assert not worker.step()
     worker.close()
     assert failure(settings, transport).cause == "cancelled"
 
 
 def test_a_job_that_ends_its_worker_again_and_again_is_given_up(settings: Settings) -> None:
     transport = MemoryTransport()
+    serve_a_champion(settings, transport)
     send(settings, transport, "jobs", request(settings))
     for _ in range(settings.worker.max_attempts):
         work = transport.work(settings.worker_group, settings.topic("jobs"), "0")
@@ -220,3 +226,132 @@ def test_one_malformed_job_has_one_dead_letter(settings: Settings) -> None:
     worker.close()
     control.close()
     assert len(transport.reader([settings.topic("jobs.dlq")]).poll(10, 0.1)) == 1
+
+
+def told(settings: Settings, transport: MemoryTransport) -> list[tuple[str, str]]:
+    """Return how each job that ended did."""
+    ends = [event for event in read(settings, transport, "job-events") if isinstance(event, JobFinished | JobFailed)]
+    return [(end.job_id, end.outcome if isinstance(end, JobFinished) else end.cause) for end in ends]
+
+
+def by_user(settings: Settings, job_id: str, model: str = "m") -> JobRequested:
+    return msgspec.structs.replace(request(settings, job_id, model), requested_by="user", rows=None)
+
+
+def test_a_flood_of_users_jobs_holds_up_no_repair_of_another_model(settings: Settings) -> None:
+    # One partition: all of them stand in one line.
+    settings = settings.model_copy(update={"topics": TopicsConfig(partitions=1)})
+    transport = MemoryTransport(partitions=1)
+    for model in ("m", "other"):
+        serve_a_champion(settings, transport, model)
+    flood = [by_user(settings, f"flood-{number}") for number in range(2_000)]
+    nobodys = [by_user(settings, f"nobody-{number}", f"nobody-{number}") for number in range(200)]
+    send(settings, transport, "jobs", *flood, *nobodys, request(settings, "repair", "other"), by_user(settings, "fair", "other"))
+    worker = Worker(settings, transport)
+    steps = 0
+    while ("repair", "error") not in told(settings, transport):
+        assert worker.step()
+        steps += 1
+    assert steps < 30
+    # What needs no work is ended on the way; nothing that does was begun before the repair.
+    assert [event.job_id for event in read(settings, transport, "job-events") if isinstance(event, JobStarted)] == ["repair"]
+    while worker.step():
+        pass
+    worker.close()
+    started = [event.job_id for event in read(settings, transport, "job-events") if isinstance(event, JobStarted)]
+    kept = settings.worker.max_queued
+    # By turns: the other model's own job does not wait for all that is left of the flood.
+    assert sorted(started) == sorted(["repair", "fair", *(f"flood-{number}" for number in range(kept))])
+    assert started.index("fair") <= 2
+    all_ended = [job_id for job_id, _ in told(settings, transport)]
+    assert len(all_ended) == len(set(all_ended)) == len(flood) + len(nobodys) + 2
+
+
+def test_a_job_that_was_asked_for_twice_and_one_taken_back_end_once_in_a_flood(settings: Settings) -> None:
+    transport = MemoryTransport()
+    send(settings, transport, "jobs", *(request(settings, "twice") for _ in range(50)), by_user(settings, "back"))
+    send(settings, transport, "jobs", JobCancelled(model="m", job_id="back"))
+    worker = Worker(settings, transport)
+    while worker.step():
+        pass
+    worker.close()
+    assert told(settings, transport) == [("twice", "error"), ("back", "cancelled")]
+
+
+@pytest.mark.parametrize("where", ["store", "temp"])
+def test_a_job_that_finds_no_room_is_put_off_and_done_once_there_is_some(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    transport = MemoryTransport()
+    serve_a_champion(settings, transport)
+    turn_the_concept(settings, transport)
+    put_off = WorkerConfig(heartbeat_s=0.1, job_timeout_s=60.0, put_off_s=0.01)
+    settings = settings.model_copy(update={"worker": put_off})
+    refusals = [OSError(errno.ENOSPC, "No space left on device")] * 2
+    write, make = store.write_durably, tempfile.mkdtemp
+
+    def full_store(path: Path, data: bytes) -> None:
+        if refusals and path.name == "model.onnx" and "sha256" in path.parts:
+            raise refusals.pop()
+        write(path, data)
+
+    def full_disk(*given: Any, **named: Any) -> str:
+        if refusals and named.get("prefix") == "driftloop-job-":
+            raise refusals.pop()
+        return make(*given, **named)
+
+    module, name, full = (store, "write_durably", full_store) if where == "store" else (tempfile, "mkdtemp", full_disk)
+    monkeypatch.setattr(module, name, full)
+    send(settings, transport, "jobs", request(settings))
+    worker = Worker(settings, transport)
+    while not told(settings, transport):
+        worker.step(0.01)
+    worker.close()
+    assert told(settings, transport) == [("j1", "promoted")]
+    assert not refusals
+    assert len([event for event in read(settings, transport, "models") if isinstance(event, ModelPromoted)]) == 2
+
+
+def test_a_store_that_stays_away_ends_the_job_with_its_reason(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = MemoryTransport()
+    serve_a_champion(settings, transport)
+    turn_the_concept(settings, transport, rows=100)
+    settings = settings.model_copy(update={"worker": WorkerConfig(put_off_s=0.01, max_put_off=3)})
+    asked: list[str] = []
+
+    def away(path: Path, limit_bytes: int) -> bytes:
+        asked.append(path.name)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(store, "read_bounded", away)
+    send(settings, transport, "jobs", request(settings))
+    worker = Worker(settings, transport)
+    while not told(settings, transport):
+        worker.step(0.01)
+    worker.close()
+    assert len(asked) == 4
+    assert "store must answer and have room, got: Input/output error" in failure(settings, transport).message
+
+
+def test_jobs_and_champions_are_in_the_log_and_forge_no_line(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="driftloop.worker")
+    transport = MemoryTransport()
+    serve_a_champion(settings, transport)
+    turn_the_concept(settings, transport)
+    send(settings, transport, "jobs", request(settings, "j1"), request(settings, "j2", recipe="magic"))
+    worker = Worker(settings, transport)
+    while worker.step():
+        pass
+    send(settings, transport, "models", read_registry(transport, settings).rollback("m", "a person's\nword"))
+    worker._looked_at = -1e9
+    worker.step()
+    worker.close()
+    for part in (
+        "job j1 of m started",
+        "job j1 of m promoted",
+        "job j2 of m failed: recipe must be",
+        "m: version 2 is the champion",
+    ):
+        assert part in caplog.text
+    assert "m: version 1 is the champion now, instead of version 2 (ModelRolledBack)" in caplog.text
+    assert all("\n" not in message for message in caplog.messages)

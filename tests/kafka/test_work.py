@@ -95,6 +95,22 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+def test_what_another_finished_meanwhile_is_not_finished_with_what_follows(topics: Settings) -> None:
+    for _ in range(4):
+        send_job(topics)
+    work = member(topics, "0")
+    take(work)
+    ahead: list[Record] = []
+    while len(ahead) < 3:
+        ahead = work.ahead(100)
+    other = member(topics, "0")
+    assert other.finish(take(other), [Outgoing(topics.topic("job-events"), b"k", b"once")])
+    assert work.finish(ahead[-1], [Outgoing(topics.topic("job-events"), b"k", b"twice")]) is False
+    assert outputs(topics) == [b"once"]
+    work.close()
+    other.close()
+
+
 def test_a_killed_process_is_followed_by_the_next_of_its_slot(topics: Settings, environment: dict[str, str]) -> None:
     send_job(topics)
     with other_process(environment, "0") as process:
