@@ -62,6 +62,12 @@ class Model:
         """Return whether the model is known to have two classes, so that a single score is the chance of the second."""
         return self.reserved == 2 if self.registered else self.kind == "truth"
 
+    @property
+    def span(self) -> int:
+        """Return the number of classes where each is its own index, else 0."""
+        is_span = self.kind == "number" and all(value == at for value, at in self.index.items())
+        return len(self.index) if is_span and len(self.index) == len(self.classes) else 0
+
     def place(self, value: Scalar, best: int | None) -> int:
         """Return the class index of `value`, a new one where it is new; `best` is the index of an output's highest score.
 

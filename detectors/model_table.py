@@ -208,6 +208,7 @@ class ModelTable:
             facts.kinds[slot], facts.reserved[slot] = KIND_CODES[model.kind], model.reserved
             facts.first_rows[slot], facts.regress[slot] = model.first_row, not sort
             facts.others[slot], facts.binary[slot] = model.most_classes, model.is_binary
+            facts.spans[slot] = model.span
             facts.lookups[slot] = model.lookup if model.registered and sort else None
             (self._looked_up.discard if facts.lookups[slot] is None else self._looked_up.add)(slot)
             facts.indices[slot] = model.index if sort else None
@@ -274,6 +275,11 @@ class ModelTable:
         else:
             model.classes = [FREE] * width
         model.index = {value: at for at, value in enumerate(model.classes) if value is not FREE}
+
+    def place(self, slot: int, value: Scalar, best: int | None) -> None:
+        """Give a new output or label of a model its class index."""
+        self._stale.add(slot)
+        self.models[slot].place(value, best)
 
     def become_regression(self, slot: int) -> None:
         """Make a learned model of whole numbers a regression for good."""

@@ -97,12 +97,17 @@ def place_classes(fresh: Fresh, joined: Any, slots: Ints, table: ModelTable) -> 
     new: list[tuple[int, int, int, Scalar, int | None]] = [
         (order, 0, slot, value, best) for order, slot, value, best in fresh.values
     ]
-    indices = table.facts().indices
-    absent = {
-        (slot, value)
-        for slot, value in distinct(slots, joined.values, joined.numbers)
-        if (index := indices[slot]) is not None and value not in index
-    }
+    facts = table.facts()
+    indices = facts.indices
+    absent = (
+        set()
+        if _are_indices(joined.numbers, facts.spans[slots])
+        else {
+            (slot, value)
+            for slot, value in distinct(slots, joined.values, joined.numbers)
+            if (index := indices[slot]) is not None and value not in index
+        }
+    )
     if absent:
         for at, pair in enumerate(zip(slots.tolist(), joined.values, strict=True)):
             if pair in absent:
@@ -110,7 +115,7 @@ def place_classes(fresh: Fresh, joined: Any, slots: Ints, table: ModelTable) -> 
     for _, is_label, slot, value, best in sorted(new, key=lambda one: one[:2]):
         model = table.models[slot]
         if value in model.index or not is_label or table.may_learn(slot, LABELS):
-            model.place(value, best)
+            table.place(slot, value, best)
 
 
 def output_indices(stored: Floats, slots: Ints, table: ModelTable) -> Floats:
@@ -127,8 +132,9 @@ def _indices(
     rows: tuple[Ints, list[Any] | Floats, Floats | None], table: ModelTable, index_of: Callable[[Model], dict[Any, int]]
 ) -> Floats:
     """Return the index of each value, that of all others for one that has none; for a regression the value itself."""
-    numbers = rows[2]
-    if numbers is not None and table.facts().regress.all():
+    slots, _, numbers = rows
+    facts = table.facts()
+    if numbers is not None and (facts.regress.all() or _are_indices(numbers, facts.spans[slots])):
         return numbers
     found: dict[Spot, float] = {}
     for slot, value in distinct(*rows):
@@ -137,6 +143,13 @@ def _indices(
     if numbers is not None and all(value == index for (_, value), index in found.items()):
         return numbers
     return translated(*rows, found)
+
+
+def _are_indices(numbers: Floats | None, spans: Ints) -> bool:
+    """Return whether all rows have numbers that are the indices of their classes, as 0 and 1 mostly are."""
+    if numbers is None or not len(numbers):
+        return False
+    return bool(numbers.min() >= 0 and (numbers < spans).all() and (numbers % 1.0 == 0).all())
 
 
 def is_output(stored: float, label: Any, model: Model) -> bool:
