@@ -119,7 +119,7 @@ class Admission:
             raise EventInvalid("invalid", f"output must be a {model.kind} as this model's outputs are, got {shown(value)}")
         if width is not None and model.reserved and width != model.reserved and not (width == 1 and model.is_binary):
             raise EventInvalid("invalid", f"scores must be one per class, {model.reserved}, got {width}")
-        if model.registered and model.task == "classification" and value not in model.index:
+        if model.registered and model.task == "classification" and value not in model.lookup:
             raise EventInvalid("invalid", f"output must be a class of the signature, got {shown(value)}")
 
     def label(self, event: LabelArrived, key: bytes | None, timestamp_ms: int) -> None:

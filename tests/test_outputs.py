@@ -167,3 +167,11 @@ def test_an_index_that_is_none_is_an_error_and_counts_for_nobody(wrong: float) -
             list(keeper.add(np.array([0, 1, 0, 1]), rows, lambda slot: False))
         column[1] = 0.0
     assert [keeper.windows.window(slot).classes.tolist() for slot in (0, 1)] == before
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_a_label_that_is_no_class_does_not_make_it_an_output_of_the_signature(size: int) -> None:
+    log = [registered(0, [1, 2, 3]), prediction(0, 1), label(0, 2.5, later=1), prediction(5, 2.5)]
+    monitor = Monitor(MonitorConfig(), "driftloop.", 0)
+    letters = play(monitor, merged(log), size).dead_letters
+    assert [letter.message for letter in letters] == ["output must be a class of the signature, got 2.5"]
