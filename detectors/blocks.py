@@ -21,7 +21,7 @@ UNIT = float(2**20)
 
 @dataclass(slots=True)
 class Feed:
-    """Hold the rows of one batch for the lanes of one bank, in merged order; columns of length n, `values` (n, width)."""
+    """The rows of one batch for the lanes of one bank, in merged order; columns of length n, `values` (n, width)."""
 
     lane: Ints
     values: Floats
@@ -38,7 +38,7 @@ class Feed:
 
 @dataclass(slots=True)
 class Block:
-    """Be a full block: means in z and present values per signal, where its first row lies, and the row that closed it.
+    """A full block: means in z and present values per signal, where its first row lies, and the row that closed it.
 
     `scores`: means in standard deviations of a block, NaN where nothing was present. `present`: None where nothing was missing.
     """
@@ -54,7 +54,7 @@ class Block:
 
 @dataclass(slots=True)
 class Blocks:
-    """Hold the full blocks of a batch, those of one lane in a row; columns of length n, see Block.
+    """The full blocks of a batch, those of one lane in a row; columns of length n, see Block.
 
     `present` is None where nothing was missing in any block; `gaps` says in which something was. `closing`: order of the last row.
     """
@@ -71,14 +71,14 @@ class Blocks:
 
 
 class Tap(Protocol):
-    """Take raw rows of a lane in warm-up."""
+    """What takes the raw rows of a lane in warm-up."""
 
     def absorb(self, feed: Feed, rows: slice) -> None:
         """Keep what the warm-up needs of these rows."""
 
 
 class Bank:
-    """Keep transforms and running block sums of all lanes with `width` signals, in arrays over lanes that grow by doubling."""
+    """Transforms and running block sums of all lanes with `width` signals, in arrays over lanes that grow by doubling."""
 
     def __init__(self, width: int, clip_sd: float, scratch: Scratch | None = None) -> None:
         self.width = width
@@ -186,7 +186,7 @@ def sums_of(z: Floats, start: Ints) -> tuple[Floats, Ints | None]:
 
 
 class Flow:
-    """Lead one batch through a bank: hand out each lane's full blocks one after the other, in the lane's order.
+    """The way of one batch through a bank: it hands out each lane's full blocks one after the other, in the lane's order.
 
     The caller takes blocks of all lanes in the order of the rows that closed them; when it changes a lane's transform or block
     length on the way, it says so by `bank.slow`, and what was summed ahead is summed again.

@@ -40,7 +40,7 @@ SPAN_RECORDS_PER_MODEL = 50
 
 
 class Monitor:
-    """Admit, join and watch the records of one partition; `prefix` names the topics in positions and dead letters."""
+    """The monitor of one partition: it admits, joins and watches; `prefix` names the topics in positions and dead letters."""
 
     def __init__(self, config: MonitorConfig, prefix: str, partition: int) -> None:
         self.config = config

@@ -18,7 +18,7 @@ INPUT_HISTORY_BLOCKS = 64
 
 
 class Roster:
-    """Hold the models and versions of a partition, and the banks their lanes lie in."""
+    """The models and versions of a partition, and the banks their lanes lie in."""
 
     def __init__(self, config: MonitorConfig, scores: Scorekeeper, table: ModelTable) -> None:
         self.table = table
