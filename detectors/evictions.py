@@ -46,11 +46,14 @@ class Evictions:
             return True
         if not keys or (keys.count(keys[0]) == len(keys) and self._table.knows(keys[0])):
             return False
-        new = {key for key in set(keys) if not self._table.knows(key)}
+        new = {key: 0 for key in set(keys) if not self._table.knows(key)}
         if not new:
             return False
-        sizes = [len(value or b"") for key, value in zip(keys, batch.predictions.values, strict=True) if key in new]
-        sizes += [len(value or b"") for value in batch.models.values]
+        # A model is made of one record of its key: the largest bounds it.
+        for key, value in zip(keys, batch.predictions.values, strict=True):
+            if key in new and value is not None:
+                new[key] = max(new[key], len(value))
+        sizes = [*new.values(), *(len(value or b"") for value in batch.models.values)]
         most = sum(sizes) // FEATURE_BYTES
         return room.lacks(Size(len(sizes), most, most)) is not None
 
