@@ -11,7 +11,8 @@ from .baseline import Baseline
 from .blocks import Feed
 from .columns import Floats, Ints
 
-LEAST_ROOM_ROWS = 16
+# Few steps, as each copies: a name, a model barely seen, one that is watched.
+ROOMS_ROWS = (16, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class WarmUp:
         if rows > self.rows:
             raise ValueError(f"warm-up must take at most {self.rows} rows, got {rows}")
         # A model of one row must not cost the memory of one that is watched.
-        size, filled = min(self.rows, max(rows, LEAST_ROOM_ROWS, 2 * len(self.values))), self.filled
+        size, filled = next((room for room in ROOMS_ROWS if rows <= room < self.rows), self.rows), self.filled
         values = np.empty((size, self.values.shape[1]))
         values[:filled] = self.values[:filled]
         self.values = values
