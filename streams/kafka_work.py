@@ -27,8 +27,11 @@ from .kafka_records import produce, to_record
 from .pulse import Pulse
 from .slots import slot_taken
 from .transport import Outgoing
+from .void_transaction import Scope, abort_leftovers
 from .work_errors import DISPLACED, FENCED, MOVED, REFUSED, TIMEOUTS
 
+# What a job, its failure or its putting off is told in, which the transaction before a take-over may have begun to write.
+OUTPUTS = ("models", "job-events", "jobs", "jobs.dlq")
 INIT_TIMEOUT_S = 30.0
 CALL_TIMEOUT_S = 10.0
 TRIES = 5
@@ -184,6 +187,8 @@ class KafkaWork:
         producer = Producer(properties, logger=log)
         try:
             self._repeat(partial(producer.init_transactions, INIT_TIMEOUT_S), INIT_TIMEOUT_S)
+            scope = Scope(tuple(map(self._settings.topic, OUTPUTS)), self._member.group, self._topic)
+            abort_leftovers(self._settings, producer, scope, self._repeat, CALL_TIMEOUT_S)
         except KafkaException as problem:
             raise BrokerUnavailable(
                 f"transactions must begin within {INIT_TIMEOUT_S:g} s, got: {problem.args[0].str()} ({shown_address(self._settings)})"

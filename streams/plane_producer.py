@@ -4,7 +4,7 @@ Retriable: the same call again within a deadline. Asks for an abort: abort, the 
 outcome is unknown, and librdkafka (no KIP-890) might apply it to the next transaction, so the producer is thrown away and a new one with
 the same id fences it (`OutcomeUnknown`; the caller reads the committed pointer). Fatal or fenced: another process has the slot
 (`SlotTaken`), unless this process slept past its transaction's timeout, in which case the broker itself may have taken the epoch away.
-A record that the broker refuses would be refused again: `Conflict`, with its topic and size.
+A record that the broker refuses would be refused again: `Conflict`, with its topic and size; one that is too large can be cut (`TooLarge`).
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, SlotTaken
 from ..schemas.records import Headers
+from ..schemas.topics import DATA_PLANE_INPUTS
 from ..settings import Settings
 from .bounded_call import bounded
 from .client_settings import log, shown_address, transactional_properties
 from .slots import slot_taken
+from .void_transaction import Scope, abort_leftovers
 
+OUTPUTS = ("drift", "metrics", "state", *(f"{kind}.dlq" for kind in DATA_PLANE_INPUTS))
 INIT_TIMEOUT_S = 10.0
 INIT_PATIENCE_S = 120.0
 FENCED = frozenset(
     {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.FENCED_INSTANCE_ID}
 )
 TIMEOUTS = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError.REQUEST_TIMED_OUT, KafkaError._MSG_TIMED_OUT})
-REFUSED = frozenset(
+TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+REFUSED = TOO_LARGE | frozenset(
     {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.RECORD_LIST_TOO_LARGE,
         KafkaError.INVALID_MSG,
         KafkaError.INVALID_RECORD,
         KafkaError.POLICY_VIOLATION,
@@ -43,20 +45,29 @@ REFUSED = frozenset(
 )
 # librdkafka's highest: it measures before compression, as the broker does not, and a dead letter may be a record that came compressed.
 MAX_MESSAGE_BYTES = 1_000_000_000
+LEAST_BATCH_BYTES = 16_384
 
 T = TypeVar("T")
 
 
 class MustRollBack(DriftloopError):
-    """Say that the transaction will not commit."""
+    """A transaction that will not commit."""
 
 
 class OutcomeUnknown(DriftloopError):
-    """Say that only the committed pointer can tell whether the transaction did."""
+    """A transaction of which only the committed pointer can tell whether it was committed."""
+
+
+class TooLarge(DriftloopError):
+    """A record, or a batch of records, that is larger than its `topic` takes."""
+
+    def __init__(self, topic: str, message: str) -> None:
+        self.topic = topic
+        super().__init__(message)
 
 
 class PlaneProducer:
-    """Be one slot's producer; `make` builds the client from its properties."""
+    """The producer of one slot; `make` builds the client from its properties."""
 
     def __init__(self, settings: Settings, make: Callable[..., Any] = Producer) -> None:
         config = settings.data_plane
@@ -69,6 +80,8 @@ class PlaneProducer:
             "on_delivery": self._delivered,
         }
         self._refused: str | None = None
+        self._too_large: str | None = None
+        self._scope = Scope(tuple(map(settings.topic, OUTPUTS)), settings.monitor_group, settings.topic("models"))
         self._timeout_s = config.transaction_timeout_s / 2
         self._client: Any = None
         self._began_at = 0.0
@@ -78,14 +91,15 @@ class PlaneProducer:
     def start(self, patience_s: float = INIT_TIMEOUT_S) -> None:
         """Make a new client and fence every earlier one with this id, aborting what it left open; raises BrokerUnavailable, SlotTaken."""
         self.in_transaction = False
-        if self._client is not None:
-            with suppress(KafkaException):
-                self._client.purge(blocking=False)
+        self._refused = self._too_large = None
+        self._purge()
         deadline = time.monotonic() + patience_s
         self._client = self._make(self._properties, logger=log)
         while True:
             try:
                 bounded(partial(self._client.init_transactions, INIT_TIMEOUT_S), INIT_TIMEOUT_S)
+                self._began_at = time.monotonic()
+                abort_leftovers(self._settings, self._client, self._scope, self._repeat_start, self._timeout_s)
                 return
             except KafkaException as problem:
                 error = problem.args[0]
@@ -93,12 +107,24 @@ class PlaneProducer:
                     raise self._taken(error) from None
                 if error.code() in TIMEOUTS:
                     self.gave_up_at = time.monotonic()
-                if time.monotonic() > deadline or not (error.retriable() or error.code() in TIMEOUTS):
+                again = error.code() in TIMEOUTS or error.txn_requires_abort()
+                if time.monotonic() > deadline or not (error.retriable() or again):
                     raise BrokerUnavailable(
                         f"transactions must begin, got: {error.str()} (broker {shown_address(self._settings)})"
                     ) from None
-                if error.code() in TIMEOUTS:
+                if again:
+                    self._purge()
                     self._client = self._make(self._properties, logger=log)
+
+    def limit_batches(self, size_bytes: int) -> bool:
+        """Send batches of at most this size, single records excepted, from the next start on; return True if they were larger before."""
+        was = int(self._properties["batch.size"])
+        self._properties["batch.size"] = max(LEAST_BATCH_BYTES, min(was, size_bytes))
+        return bool(self._properties["batch.size"] < was)
+
+    def halve_batches(self) -> None:
+        """Send batches of half the size from the next start on."""
+        self.limit_batches(int(self._properties["batch.size"]) // 2)
 
     def begin(self) -> None:
         """Begin a transaction unless one is open."""
@@ -140,6 +166,23 @@ class PlaneProducer:
             with suppress(KafkaException, DriftloopError):
                 self.abort()
 
+    def _purge(self) -> None:
+        if self._client is not None:
+            with suppress(KafkaException):
+                self._client.purge(blocking=False)
+
+    def _repeat_start(self, call: Callable[[], T]) -> T:
+        """Make a call of the start again while it says that this is safe."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return bounded(call, self._timeout_s)
+            except KafkaException as problem:
+                error = problem.args[0]
+                if not error.retriable() or error.code() in TIMEOUTS or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
     def _wait(self, call: Callable[[], T]) -> T:
         return self._call(lambda: bounded(call, self._timeout_s))
 
@@ -150,7 +193,8 @@ class PlaneProducer:
                 return call()
             except KafkaException as problem:
                 error = problem.args[0]
-                with suppress(KafkaException):
+                # A fatal error that comes up here as well makes the callback seem at fault (SystemError).
+                with suppress(KafkaException, SystemError):
                     self._client.poll(0)  # for the reports on refused records
                 self._classify(error)
                 if time.monotonic() > deadline:
@@ -166,6 +210,8 @@ class PlaneProducer:
             raise self._taken(error)
         if self._refused is not None or error.code() in REFUSED:
             said = error.str() if self._refused is None else self._refused
+            if self._too_large is not None:
+                raise TooLarge(self._too_large, f"records must fit their topic, got: {said}")
             raise Conflict(f"records must be ones that the broker takes, got: {said}")
         if error.txn_requires_abort():
             raise MustRollBack(f"transaction must be aborted: {error.str()}")
@@ -179,6 +225,7 @@ class PlaneProducer:
         size_bytes = sum(len(part) for part in (message.key(), message.value()) if part is not None)
         where = f"{message.topic()}/{message.partition()}, {size_bytes} bytes and headers"
         self._refused = f"{error.str()} ({where}); see max.message.bytes of the topic"
+        self._too_large = message.topic() if error.code() in TOO_LARGE else None
 
     def _taken(self, error: KafkaError) -> SlotTaken:
         return slot_taken("monitor", self._settings.data_plane.slot, self._settings.monitor_group, error.str())

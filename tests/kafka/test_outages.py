@@ -149,7 +149,8 @@ def test_a_data_plane_outlives_a_request_of_the_client_it_gave_up(topics: Settin
     send(settings, 0, 3_000)
     with running(DataPlane(settings, Haunted)) as failures:
         wait_committed(settings, failures)
-    assert (Haunted.made, Planes.made) == (3, 12)
+    # The second is fenced while it ends what may have been left open, before it has consumers.
+    assert (Haunted.made, Planes.made) == (3, 8)
     assert told(settings) == told_in_memory(settings)
 
 
