@@ -16,6 +16,7 @@ from ..schemas.errors import EventInvalid
 from ..schemas.events import MAX_VERSION, LabelArrived, PredictionMade, Signature
 from ..schemas.values import FLOAT32_MAX, seconds, taken
 from .model import MAX_WHOLE, Model, is_whole, kind_of
+from .stream_time import YEAR_2000_MS, YEAR_2100_MS
 
 YEAR_2000_S = 946_684_800.0
 MAX_ID_CHARACTERS = 256
@@ -51,7 +52,15 @@ class Admission:
             raise EventInvalid("invalid", f"prediction_id must be 1 to {MAX_ID_CHARACTERS} characters, got {found}")
 
     def time(self, ts: float | datetime | None, timestamp_ms: int) -> None:
-        """Check an event time against the record's time stamp (negative where there is none)."""
+        """Check the record's time stamp (negative where there is none), and an event time against it."""
+        if 0 <= timestamp_ms < YEAR_2000_MS:
+            raise EventInvalid(
+                "invalid", f"record's time stamp must be milliseconds since 1970, after the year 2000, got {timestamp_ms}"
+            )
+        if timestamp_ms > YEAR_2100_MS:
+            raise EventInvalid(
+                "future", f"record's time stamp must be milliseconds since 1970, before the year 2100, got {timestamp_ms}"
+            )
         if ts is None:
             return
         at = finite("ts", seconds(ts))

@@ -32,6 +32,7 @@ from .model_table import ModelTable
 from .pending import Ids
 from .pieces import Keys, Labels, Piece, Predictions, no_labels, no_predictions
 from .scalars import listed, numbers_of, types_of
+from .stream_time import YEAR_2000_MS, YEAR_2100_MS
 
 
 class Reader(NamedTuple):
@@ -246,7 +247,11 @@ class Intake:
 
     def _odd_times(self, ts: Floats, stamps: Ints) -> Wrong:
         future = ts - stamps / 1000.0 > self.inspector.config.max_future_s
-        return (ts < YEAR_2000_S) | (future & (stamps >= 0))
+        odd = (ts < YEAR_2000_S) | (future & (stamps >= 0))
+        # The two ends say it of all.
+        if stamps.min() < YEAR_2000_MS or stamps.max() > YEAR_2100_MS:
+            odd |= ((stamps >= 0) & (stamps < YEAR_2000_MS)) | (stamps > YEAR_2100_MS)
+        return odd
 
     def _suspects(self, rows: Predictions, wrong: Wrong) -> list[int]:
         for _, at, values in rows.groups:

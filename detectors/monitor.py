@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,9 +30,9 @@ from .pending import ROW_BYTES, Pending
 from .pieces import Labels, Piece, Predictions, joined_labels, joined_predictions
 from .room import size_of_signature
 from .snapshot import pack_parts, unpack_parts
+from .stream_time import START_MS, StreamTime
 from .watch import Watch
 
-START_MS = -1
 # The columns of more records than these leave the cache of a CPU before the last step over them; of many models each step has
 # costs for each model, which weigh more.
 SPAN_RECORDS = 5_000
@@ -46,7 +46,7 @@ class Monitor:
         self.config = config
         self.prefix = prefix
         self.partition = partition
-        self.stream_time_ms: dict[str, int] = dict.fromkeys(DATA_PLANE_INPUTS, START_MS)
+        self.clocks = {kind: StreamTime() for kind in DATA_PLANE_INPUTS}
         self.counters: dict[str, int] = {}
         self.table = ModelTable(config)
         self.order = 0
@@ -85,9 +85,15 @@ class Monitor:
         """Return the whole state as one."""
         return pack_parts(self._parts.whole())
 
-    def resume(self, stream_time_ms: dict[str, int], order: int, now_ms: int, counters: dict[str, int]) -> None:
+    @property
+    def stream_time_ms(self) -> dict[str, int]:
+        """Return the stream time of each input topic."""
+        return {kind: clock.time_ms for kind, clock in self.clocks.items()}
+
+    def resume(self, clocks: Mapping[str, Sequence[int]], order: int, now_ms: int, counters: dict[str, int]) -> None:
         """Go on from a restored clock, once the table is restored."""
-        self.stream_time_ms, self.order, self.now_ms, self.counters = stream_time_ms, order, now_ms, counters
+        self.clocks = {kind: StreamTime(state) for kind, state in clocks.items()}
+        self.order, self.now_ms, self.counters = order, now_ms, counters
         self._intake.know_all()
 
     @property
@@ -138,7 +144,7 @@ class Monitor:
         """Return the slices as pieces in merged order: by stream time, then models, predictions, labels."""
         sources = {"models": batch.models, "predictions": batch.predictions, "labels": batch.labels}
         stamps = [np.fromiter(source.timestamps_ms, np.int64, len(source)) for source in sources.values()]
-        times = [self._stream_times(kind, stamps_ms) for kind, stamps_ms in zip(sources, stamps, strict=True)]
+        times = [self.clocks[kind].advance(stamps_ms) for kind, stamps_ms in zip(sources, stamps, strict=True)]
         joined = np.concatenate(times)
         # A stable sort takes what comes first at equal time, and merges runs that are in order as they are.
         places = joined.argsort(kind="stable")
@@ -157,11 +163,18 @@ class Monitor:
             self.now_ms = int(merged[-1])
         return made[0], made[1], made[2]
 
-    def _stream_times(self, kind: str, stamps_ms: Ints) -> Ints:
-        times = np.maximum.accumulate(np.maximum(stamps_ms, self.stream_time_ms[kind]))
-        if len(times):
-            self.stream_time_ms[kind] = int(times[-1])
-        return times
+    def places(self, batch: Batch) -> dict[str, Ints]:
+        """Return where each record of a batch comes in merged order, from 0; nothing is taken in."""
+        sources = {"models": batch.models, "predictions": batch.predictions, "labels": batch.labels}
+        times = [
+            StreamTime(self.clocks[kind].state).advance(np.fromiter(source.timestamps_ms, np.int64, len(source)))
+            for kind, source in sources.items()
+        ]
+        order = np.concatenate(times).argsort(kind="stable")
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order))
+        ends = np.cumsum([len(source) for source in sources.values()])
+        return dict(zip(sources, np.split(places, ends[:-1]), strict=True))
 
     def _register(self, models: Piece, at: int) -> None:
         """Take a model event."""

@@ -97,15 +97,16 @@ class MonitorParts:
     def _restore(self, parts: dict[str, bytes]) -> None:
         monitor = self.monitor
         self._clock = parts["s"]
-        times, order, now_ms, counters, tail, head, places, limits = msgspec.msgpack.decode(parts["s"])
+        clocks, order, now_ms, counters, tail, head, places, limits = msgspec.msgpack.decode(parts["s"])
         monitor.table.restore({int(name[2:]): body for name, body in parts.items() if name.startswith("t/")}, places)
         monitor.limits.restore(limits)
         monitor.early.restore({name[2:]: body for name, body in parts.items() if name.startswith("e/")})
         monitor.answered.restore(parts.get("a"))
         self.buffer.restore({name: body for name, body in parts.items() if name[:2] in ("p/", "m/")}, tail, head)
-        monitor.resume(times, order, now_ms, counters)
+        monitor.resume(clocks, order, now_ms, counters)
 
     def _encoded_clock(self) -> bytes:
         monitor, buffer = self.monitor, self.monitor.buffer
-        clock = monitor.stream_time_ms, monitor.order, monitor.now_ms, monitor.counters, buffer.tail, buffer.head
+        clocks = {kind: clock.state for kind, clock in monitor.clocks.items()}
+        clock = clocks, monitor.order, monitor.now_ms, monitor.counters, buffer.tail, buffer.head
         return _encode((*clock, monitor.table.place_state(), monitor.limits.state()))

@@ -29,7 +29,7 @@ class MemoryPlane:
         self._readers = {kind: transport.reader([settings.topic(kind)]) for kind in DATA_PLANE_INPUTS}
         parts = range(transport.partitions)
         self._monitors = [Monitor(settings.monitor, settings.topics.prefix, partition) for partition in parts]
-        self._merges: list[Merge[Record]] = [Merge(DATA_PLANE_INPUTS, monitor.stream_time_ms) for monitor in self._monitors]
+        self._merges: list[Merge[Record]] = [Merge(DATA_PLANE_INPUTS, monitor.clocks) for monitor in self._monitors]
 
     def step(self) -> int:
         """Process all that is there; return the number of records."""

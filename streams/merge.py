@@ -1,33 +1,42 @@
 """One order across the topics of a partition: records are let go by stream time, as Kafka Streams does (KIP-353, KIP-695).
 
-A topic's stream time is the running maximum of its record time stamps. A record is let go once no other topic can still bring one that
-comes before it: the other topic is at its end, or has got as far. What is let go at once is a cut of the merged log, so batches in
-a row are the same log however the topics happened to be fetched.
+A topic's stream time is the running maximum of its record time stamps, as far as they can be believed (`stream_time.py`). A record is
+let go once no other topic can still bring one that comes before it: the other topic is at its end, or has got as far. What is let go at
+once is a cut of the merged log, so batches in a row are the same log however the topics happened to be fetched.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Generic, TypeVar
 
+import numpy as np
+
+from ..detectors.stream_time import START_MS, StreamTime
+
+NOTHING = (START_MS, 0, 0)
 T = TypeVar("T")
 Released = tuple[list[T], list[int]]
 
 
 class TopicLog(Generic[T]):
-    """Hold the records of one topic that wait for the others."""
+    """The records of one topic that wait for the others."""
 
-    __slots__ = ("at_end", "items", "start", "time_ms", "times_ms", "timestamps_ms")
+    __slots__ = ("_clock", "at_end", "items", "start", "times_ms", "timestamps_ms")
 
-    def __init__(self, time_ms: int) -> None:
+    def __init__(self, clock: StreamTime) -> None:
+        self._clock = clock
         self.items: list[T] = []
         self.timestamps_ms: list[int] = []
         self.times_ms: list[int] = []
         self.start = 0
-        self.time_ms = time_ms
         self.at_end = False
+
+    @property
+    def time_ms(self) -> int:
+        """Return how far the topic has got."""
+        return self._clock.time_ms
 
     def __len__(self) -> int:
         """Return the number of records that wait."""
@@ -39,10 +48,10 @@ class TopicLog(Generic[T]):
             self.items, self.timestamps_ms, self.times_ms, self.start = [], [], [], 0
         times = timestamps_ms
         # A sort of what is in order is a tenth of the running maximum, which is then the time stamps themselves.
-        if timestamps_ms[0] < self.time_ms or timestamps_ms != sorted(timestamps_ms):
-            times = list(accumulate(timestamps_ms, max, initial=self.time_ms))
-            del times[0]
-        self.time_ms = times[-1]
+        if not self._clock.goes_on(timestamps_ms[0], timestamps_ms[-1]) or timestamps_ms != sorted(timestamps_ms):
+            times = self._clock.advance(np.array(timestamps_ms, np.int64)).tolist()
+        else:
+            self._clock.time_ms = timestamps_ms[-1]
         self.items += items
         self.timestamps_ms += timestamps_ms
         self.times_ms += times
@@ -59,11 +68,13 @@ class TopicLog(Generic[T]):
 
 
 class Merge(Generic[T]):
-    """Merge the topics of one partition; `kinds` in the order taken at equal time, `stream_time_ms` from the monitor's state."""
+    """The merge of the topics of one partition; `kinds` in the order taken at equal time, `clocks` from the monitor's state."""
 
-    def __init__(self, kinds: Sequence[str], stream_time_ms: Mapping[str, int]) -> None:
+    def __init__(self, kinds: Sequence[str], clocks: Mapping[str, StreamTime]) -> None:
         self.kinds = tuple(kinds)
-        self.logs: dict[str, TopicLog[T]] = {kind: TopicLog(stream_time_ms.get(kind, -1)) for kind in kinds}
+        # Of its own: what is read is ahead of what was let go.
+        states = {kind: clocks[kind].state if kind in clocks else NOTHING for kind in kinds}
+        self.logs: dict[str, TopicLog[T]] = {kind: TopicLog(StreamTime(state)) for kind, state in states.items()}
 
     def add(self, kind: str, items: list[T], timestamps_ms: list[int], *, at_end: bool) -> None:
         """Add records of one topic; `at_end` says that its end was seen after the last of them."""

@@ -39,6 +39,7 @@ from ..schemas.events import (
 )
 from ..schemas.records import Batch, Slice
 from .event_lines import tell
+from .line_times import with_record_times
 from .table_columns import Wanted, choose
 from .table_file import CsvFile, open_csv
 from .table_task import PEEK_ROWS, ClassKind, as_float, class_kind, class_of, number_of, task_of
@@ -121,7 +122,7 @@ class Replayer:
 
     def run(self, lines: Iterable[Line]) -> Replay:
         """Process every line; drift events go to `emit`, each with `row` and `change_row`."""
-        rest = iter(lines)
+        rest = with_record_times(lines)
         while batch := list(islice(rest, self._config.batch_size)):
             self._take(self._monitor.process(self._batch(batch)))
         if not self.replay.records.total():

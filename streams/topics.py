@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from ..schemas.errors import BrokerUnavailable, Conflict, SettingsInvalid, TopicMismatch
-from ..schemas.topics import FOREVER_MS, KINDS, TopicKind
+from ..schemas.topics import DATA_PLANE_INPUTS, FOREVER_MS, KINDS, TopicKind
 from ..settings import Settings
 from .client_settings import base_properties, log, shown_address
 
@@ -24,6 +24,9 @@ INPUT_MESSAGE_BYTES = 1024 * 1024 + 12
 LARGE_MESSAGE_BYTES = 2 * 1024 * 1024
 STATE_MESSAGE_BYTES = 1024 * 1024
 HEADERS_BYTES = 16 * 1024
+# How far a producer's clock may be ahead; what Kafka 4 has by default.
+AHEAD_MS = 3_600_000
+TIMESTAMP_BOUND = "message.timestamp.after.max.ms"
 SEGMENT_MS = 30 * 60 * 1000
 DEAD_LETTERS = ".dlq"
 CHECKED = ("cleanup.policy", "max.message.bytes", "retention.ms")
@@ -68,18 +71,7 @@ def ensure_topics(settings: Settings, timeout_s: float = TIMEOUT_S) -> list[str]
     missing = [kind for kind in KINDS.values() if settings.topic(kind.name) not in existing]
     if not missing:
         return []
-    made = []
-    asked = admin.create_topics(
-        [_new_topic(settings, kind) for kind in missing], operation_timeout=timeout_s, request_timeout=timeout_s
-    )
-    for name, future in asked.items():
-        try:
-            _result(future, settings, timeout_s)
-            made.append(name)
-        except KafkaException as problem:
-            # Another process may make the same topics at this moment.
-            if problem.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise Conflict(f"topic must be made, got {problem.args[0].str()} ({name})") from problem
+    made = _make(settings, admin, missing, timeout_s)
     _wait_until_known(settings, admin, timeout_s)
     if len(made) < len(missing):
         check_topics(settings, timeout_s)
@@ -159,7 +151,32 @@ def unavailable(settings: Settings, timeout_s: float, problem: Exception, why: s
     )
 
 
-def _new_topic(settings: Settings, kind: TopicKind) -> NewTopic:
+def _make(
+    settings: Settings, admin: AdminClient, kinds: Sequence[TopicKind], timeout_s: float, *, with_bounds: bool = True
+) -> list[str]:
+    asked = admin.create_topics(
+        [_new_topic(settings, kind, with_bounds=with_bounds) for kind in kinds],
+        operation_timeout=timeout_s,
+        request_timeout=timeout_s,
+    )
+    made, unbounded = [], []
+    for kind in kinds:
+        name = settings.topic(kind.name)
+        try:
+            _result(asked[name], settings, timeout_s)
+            made.append(name)
+        except KafkaException as problem:
+            code = problem.args[0].code()
+            if code == KafkaError.INVALID_CONFIG and with_bounds:
+                # Before Kafka 3.6 no broker knows a bound of time stamps.
+                unbounded.append(kind)
+            # Another process may make the same topics at this moment.
+            elif code != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise Conflict(f"topic must be made, got {problem.args[0].str()} ({name})") from problem
+    return made + (_make(settings, admin, unbounded, timeout_s, with_bounds=False) if unbounded else [])
+
+
+def _new_topic(settings: Settings, kind: TopicKind, *, with_bounds: bool) -> NewTopic:
     config: dict[str, str] = {"cleanup.policy": kind.cleanup}
     if kind.cleanup == "compact":
         # The state is read whole at each start: compact it early, and let no open segment hold old values for long.
@@ -173,6 +190,8 @@ def _new_topic(settings: Settings, kind: TopicKind) -> NewTopic:
             config["max.message.bytes"] = str(LARGE_MESSAGE_BYTES)
         elif kind.name + DEAD_LETTERS in KINDS:
             config["max.message.bytes"] = str(INPUT_MESSAGE_BYTES)
+        if with_bounds and kind.name in DATA_PLANE_INPUTS:
+            config[TIMESTAMP_BOUND] = str(AHEAD_MS)
         config["retention.ms"] = str(settings.topics.retention_ms if kind.retention_ms is None else kind.retention_ms)
     return NewTopic(
         settings.topic(kind.name),

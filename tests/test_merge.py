@@ -5,6 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from driftloop.detectors.stream_time import StreamTime
 from driftloop.streams.merge import Merge
 
 KINDS = ("models", "predictions", "labels")
@@ -77,7 +78,7 @@ def test_a_topic_that_may_have_more_holds_the_others_up() -> None:
 
 
 def test_stream_time_of_restored_state_holds() -> None:
-    merge: Merge[str] = Merge(KINDS, {"predictions": 100})
+    merge: Merge[str] = Merge(KINDS, {"predictions": StreamTime((100, 0, 0))})
     merge.add("models", [], [], at_end=True)
     merge.add("labels", ["x", "y"], [99, 100], at_end=False)
     assert merge.release() == {"labels": (["x"], [99])}

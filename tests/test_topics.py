@@ -12,8 +12,9 @@ from driftloop.schemas.errors import BrokerUnavailable, SettingsInvalid, TopicMi
 from driftloop.schemas.json_schema import event_types
 from driftloop.schemas.topics import KIND_OF, KINDS, topic_of
 from driftloop.settings import Settings
+from driftloop.streams import topics
 from driftloop.streams.kafka import KafkaTransport
-from driftloop.streams.topics import admin_client, check_topics, delete_topics, ensure_topics, partition_counts
+from driftloop.streams.topics import TIMESTAMP_BOUND, admin_client, check_topics, delete_topics, ensure_topics, partition_counts
 from driftloop.streams.transport import Outgoing
 
 
@@ -36,14 +37,23 @@ def test_topics_are_made_once_with_their_configuration(settings: Settings) -> No
     assert check_topics(settings) == []
     admin = admin_client(settings)
     found = {}
-    for kind in ("state", "models", "drift"):
+    for kind in ("state", "models", "drift", "predictions", "labels"):
         resource = ConfigResource(ResourceType.TOPIC, settings.topic(kind))
         found[kind] = {name: entry.value for name, entry in admin.describe_configs([resource])[resource].result().items()}
     assert found["state"]["cleanup.policy"] == "compact"
     assert found["state"]["max.message.bytes"] == str(2 * 1024 * 1024)
     assert found["state"]["segment.ms"] == str(30 * 60 * 1000)
     assert found["models"]["retention.ms"] == "-1"
+    assert [found[kind][TIMESTAMP_BOUND] for kind in ("predictions", "labels", "models")] == ["3600000"] * 3
     assert found["drift"]["retention.ms"] == str(settings.topics.retention_ms)
+
+
+@pytest.mark.kafka
+def test_a_broker_that_knows_no_bound_of_time_stamps_makes_the_topics_as_well(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topics, "TIMESTAMP_BOUND", "message.no.such.bound")
+    assert ensure_topics(settings) == sorted(settings.topic(kind) for kind in KINDS)
 
 
 @pytest.mark.kafka
