@@ -1,5 +1,7 @@
 """The monitor's state on the compacted state topic: parts written with the outputs, a manifest last, read back on assignment.
 
+A part that is larger than the topic takes is written in pieces, each a part of its own for the manifest.
+
 The manifest stays small however many parts live: it holds their number and one 64-bit set hash (the XOR of each part's hash of name and
 bytes), kept up to date part by part, so a missing, stale or foreign part shows on restore. A pointer in the metadata of the committed
 offsets names the manifest's `seq`; offsets and pointer are committed atomically, so state and offsets always belong together.
@@ -11,7 +13,7 @@ prediction: that one may lie days back and beyond retention, and the read would 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,11 +28,12 @@ from .plane_inputs import watermarks
 
 MANIFEST_KEY = b"manifest"
 PART_PREFIX = b"p/"
+PIECE = "\x00"
 READ_RECORDS = 2_000
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Be the last record of a checkpoint: offsets by topic kind are the next to process."""
+    """The last record of a checkpoint: offsets by topic kind are the next to process."""
 
     v: Literal[1] = 1
     seq: int
@@ -39,16 +42,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     digest: int
 
 
-class Pointer(msgspec.Struct, frozen=True):
-    """Be the metadata of a committed offset."""
+class Pointer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The metadata of a committed offset. `live`: a process works from there on; one that ends in peace takes that back."""
 
     v: Literal[1]
     seq: int
+    live: bool = False
 
 
 @dataclass(slots=True)
 class Ledger:
-    """Know the hash of every live part of one partition, and their set hash."""
+    """The hash of every live part of one partition, and their set hash."""
 
     hashes: dict[str, int] = field(default_factory=dict)
     digest: int = 0
@@ -67,7 +71,7 @@ class Ledger:
 
 @dataclass(slots=True)
 class StateLog:
-    """Hold what the state topic says about one partition: last value by key."""
+    """What the state topic says about one partition: last value by key."""
 
     parts: dict[str, bytes] = field(default_factory=dict)
     manifest: Manifest | None = None
@@ -82,6 +86,14 @@ class StateLog:
                 self.parts.pop(name, None)
             else:
                 self.parts[name] = value
+
+    def whole(self) -> dict[str, bytes]:
+        """Return the parts, those in pieces put together."""
+        whole: dict[str, bytes] = {}
+        for name in sorted(self.parts, key=_piece):
+            stem = _piece(name)[0]
+            whole[stem] = whole.get(stem, b"") + self.parts[name]
+        return whole
 
     def check(self, seq: int, offsets: Mapping[str, int], where: str) -> Ledger:
         """Return the ledger of the parts; raises SnapshotInvalid unless they are exactly what the pointer means."""
@@ -98,6 +110,30 @@ class StateLog:
                 f"state must hold the {self.manifest.parts} parts of manifest {seq}, got {len(ledger.hashes)} or others ({where})"
             )
         return ledger
+
+
+def chunked(name: str, data: bytes | None, limit_bytes: int, known: Collection[str]) -> Iterator[tuple[str, bytes | None]]:
+    """Yield a part in pieces of bounded size by name, then the ends of pieces `known` that it no longer has."""
+    size_bytes = -1 if data is None else len(data)
+    count = 0 if data is None else max(1, -(-size_bytes // limit_bytes))
+    for number in range(count):
+        assert data is not None
+        yield _piece_name(name, number), data if count == 1 else data[number * limit_bytes : (number + 1) * limit_bytes]
+    if data is None:
+        yield name, None
+    number = max(1, count)
+    while _piece_name(name, number) in known:
+        yield _piece_name(name, number), None
+        number += 1
+
+
+def _piece_name(name: str, number: int) -> str:
+    return name if number == 0 else f"{name}{PIECE}{number}"
+
+
+def _piece(name: str) -> tuple[str, int]:
+    stem, _, number = name.partition(PIECE)
+    return stem, int(number) if number else 0
 
 
 def part_hash(name: str, data: bytes) -> int:
@@ -118,9 +154,9 @@ def decode_manifest(value: bytes) -> Manifest:
         raise SnapshotInvalid(f"manifest must be of version 1: {problem}") from problem
 
 
-def encode_pointer(seq: int) -> str:
+def encode_pointer(seq: int, *, live: bool = False) -> str:
     """Return the metadata that goes with committed offsets."""
-    return msgspec.json.encode(Pointer(1, seq)).decode()
+    return msgspec.json.encode(Pointer(1, seq, live)).decode()
 
 
 def decode_pointer(metadata: str | None, where: str) -> int:
@@ -129,6 +165,14 @@ def decode_pointer(metadata: str | None, where: str) -> int:
         return msgspec.json.decode(metadata if metadata is not None else "", type=Pointer).seq
     except msgspec.DecodeError:
         raise SnapshotInvalid(f"committed offsets must carry driftloop's pointer, got {metadata!r} ({where})") from None
+
+
+def is_live(metadata: str | None) -> bool:
+    """Return True if a process worked on from the committed offsets and did not take that back: it ended otherwise than in peace."""
+    try:
+        return metadata is not None and msgspec.json.decode(metadata, type=Pointer).live
+    except msgspec.DecodeError:
+        return False
 
 
 def read_state(

@@ -81,7 +81,7 @@ def saved_counters(settings: Settings, transport: Transport) -> dict[str, int]:
         reader.close()
     total: Counter[str] = Counter()
     for partition, log in logs.items():
-        total.update(Monitor.restore(settings.monitor, settings.topics.prefix, partition, log.parts).counters)
+        total.update(Monitor.restore(settings.monitor, settings.topics.prefix, partition, log.whole()).counters)
     return dict(total)
 
 

@@ -8,20 +8,23 @@ run far ahead of them, and each pause throws a fetch queue away.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from ..schemas.dead_letters import DeadLetter
 from ..schemas.errors import BrokerUnavailable, SnapshotInvalid, TopicMismatch
 from ..schemas.topics import DATA_PLANE_INPUTS
 from ..settings import Settings
 from .bounded_call import close_member
 from .client_settings import Membership, fetch_properties, log, member_properties, reader_properties, shown_address
+from .kafka_records import StandIn
 from .pulse import PATIENCE_S, Pulse
 from .signed_gate import SignedGate
 from .slots import slot_taken
+from .unreadable import Unreadable
 
 TIMEOUT_S = 10.0
 MEMBER_MEMORY_BYTES = 1024 * 1024
@@ -31,10 +34,14 @@ Rebalanced = Callable[[set[int]], None]
 
 
 class Fetched(NamedTuple):
-    """Be what a reader got of one partition; `end_offset` is where its end was seen after the last message, None if it was not."""
+    """What a reader got of one partition; `end_offset` is where its end was seen after the last message, None if it was not.
+
+    `letters`: what becomes of records that are not readable, in whose place `messages` have something empty.
+    """
 
     messages: list[Any]
     end_offset: int | None
+    letters: Sequence[DeadLetter] = ()
 
 
 def watermarks(settings: Settings, consumer: Consumer, part: TopicPartition) -> tuple[int, int]:
@@ -74,7 +81,7 @@ def lost(settings: Settings, what: str) -> BrokerUnavailable:
 
 
 class Group:
-    """Be a static member of the data plane's group, and run the callbacks of its rebalances inside `poll`."""
+    """A static member of the data plane's group; the callbacks of its rebalances run inside `poll`."""
 
     def __init__(self, settings: Settings, on_assign: Rebalanced, on_revoke: Rebalanced, on_lost: Rebalanced) -> None:
         config = settings.data_plane
@@ -169,7 +176,7 @@ class Group:
 
 
 class Readers:
-    """Fetch the partitions owned, one consumer for each input topic."""
+    """What fetches the partitions owned, one consumer for each input topic."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -180,6 +187,7 @@ class Readers:
             self._consumers[kind] = Consumer({**properties, "auto.offset.reset": "error"}, logger=log)
         self._gate = SignedGate(settings)
         self._pulses = {kind: Pulse(consumer, settings.topic(kind)) for kind, consumer in self._consumers.items()}
+        self._unreadable = Unreadable(settings)
         self._parts: set[int] = set()
         self._paused: set[tuple[str, int]] = set()
 
@@ -202,8 +210,9 @@ class Readers:
             return
         self._parts.discard(partition)
         for kind, consumer in self._consumers.items():
+            # A pause outlives the assignment.
+            self.hold(kind, partition, paused=False)
             consumer.incremental_unassign([TopicPartition(self._settings.topic(kind), partition)])
-            self._paused.discard((kind, partition))
 
     def read(self, kind: str, limit: int, timeout_s: float) -> dict[int, Fetched]:
         """Return up to `limit` messages by partition; waits the whole time unless there are as many.
@@ -217,11 +226,11 @@ class Readers:
                 raise lost(self._settings, f"reader of {kind}")
             return {}
         pulse.beat()
-        fetched = {part: self._fetched(found) for part, found in by_partition(messages).items() if part in self._parts}
+        fetched = {part: self._fetched(kind, found) for part, found in by_partition(messages).items() if part in self._parts}
         if kind != "models" or self._gate.is_open:
             return fetched
         return {
-            part: Fetched([one for one in found.messages if self._passes(one)], found.end_offset) for part, found in fetched.items()
+            part: found._replace(messages=[one for one in found.messages if self._passes(one)]) for part, found in fetched.items()
         }
 
     def hold(self, kind: str, partition: int, *, paused: bool) -> None:
@@ -242,13 +251,13 @@ class Readers:
             consumer.close()
 
     def _passes(self, message: Any) -> bool:
-        return self._gate.passes(message.topic(), message.key(), message.value(), message.headers())
+        return isinstance(message, StandIn) or self._gate.passes(message.topic(), message.key(), message.value(), message.headers())
 
-    def _fetched(self, messages: list[Any]) -> Fetched:
+    def _fetched(self, kind: str, messages: list[Any]) -> Fetched:
         if not any(map(Message.error, messages)):
             return Fetched(messages, None)
         errors = [(at, error) for at, error in enumerate([message.error() for message in messages]) if error is not None]
-        end_offset = None
+        end_offset, passed_over = None, None
         for at, error in errors:
             if error.code() == KafkaError._PARTITION_EOF:
                 end_offset = messages[at].offset() if at == len(messages) - 1 else None
@@ -256,4 +265,13 @@ class Readers:
                 raise SnapshotInvalid(f"offsets to go on from must be in the topic: {error.str()}")
             else:
                 log.warning("reading goes on after: %s", error.str())
-        return Fetched([message for message in messages if message.error() is None], end_offset)
+                passed_over = passed_over or self._unreadable.stretch(messages[at])
+        sound = [message for message in messages if message.error() is None]
+        if passed_over is None:
+            return Fetched(sound, end_offset)
+        log.error("records are passed over: %s", passed_over.letter().message)
+        where = TopicPartition(passed_over.topic, passed_over.partition, passed_over.stop)
+        self._consumers[kind].seek(where)
+        # What was fetched from behind the batch, if anything, comes again.
+        kept = [message for message in sound if message.offset() < passed_over.first]
+        return Fetched([*kept, StandIn(passed_over.stop - 1)], None, [passed_over.letter()])

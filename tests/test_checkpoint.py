@@ -8,9 +8,11 @@ from driftloop.streams.checkpoint import (
     MANIFEST_KEY,
     Ledger,
     StateLog,
+    chunked,
     decode_manifest,
     decode_pointer,
     encode_pointer,
+    is_live,
     part_key,
 )
 
@@ -113,3 +115,25 @@ def test_the_pointer_comes_back_from_the_metadata() -> None:
 def test_offsets_that_someone_else_committed_are_refused(metadata: str | None) -> None:
     with pytest.raises(SnapshotInvalid, match=r"committed offsets must carry driftloop's pointer, got .* \(state/0\)"):
         decode_pointer(metadata, WHERE)
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 100, 105])
+def test_a_part_that_grows_and_shrinks_is_read_as_it_was_written_last(size: int) -> None:
+    ledger, records = Ledger(), []
+    for data in (bytes(range(35)), bytes(size), None, bytes(range(size))):
+        for name, body in chunked("a", data, 10, ledger.hashes):
+            ledger.note(name, body)
+            assert body is None or len(body) <= 10
+            records.append((part_key(name), body))
+    other = [(part_key("ab"), b"other")]
+    ledger.note("ab", b"other")
+    manifest = [(MANIFEST_KEY, msgspec.json.encode(ledger.manifest(3, OFFSETS)))]
+    state = read(records + other + manifest)
+    state.check(3, OFFSETS, WHERE)
+    assert state.whole() == {"a": bytes(range(size)), "ab": b"other"}
+
+
+def test_a_life_is_told_from_an_end_in_peace() -> None:
+    assert is_live(encode_pointer(3, live=True))
+    assert not any(map(is_live, (encode_pointer(3), None, "", "{}")))
+    assert decode_pointer(encode_pointer(3, live=True), WHERE) == 3
