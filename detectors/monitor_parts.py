@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,6 +20,7 @@ from .over_limit import LimitNotes
 from .pending import Pending
 from .pending_parts import PendingParts
 from .snapshot import Seal
+from .stream_time import StreamTime
 from .watch import Watch
 
 INTAKE, WATCH = "i/", "w/"
@@ -29,7 +30,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class Saved(Protocol):
     """What of a monitor is saved."""
 
-    stream_time_ms: dict[str, int]
+    clocks: dict[str, StreamTime]
     order: int
     now_ms: int
     counters: dict[str, int]
@@ -44,7 +45,7 @@ class Saved(Protocol):
     def answered(self) -> Answered:
         """Return the labels that came before their first prediction."""
 
-    def resume(self, stream_time_ms: dict[str, int], order: int, now_ms: int, counters: dict[str, int]) -> None:
+    def resume(self, clocks: Mapping[str, Sequence[int]], order: int, now_ms: int, counters: dict[str, int]) -> None:
         """Go on from a restored clock."""
 
 

@@ -26,6 +26,7 @@ from .kafka_work import KafkaWork
 from .pulse import Pulse
 from .topics import AskedAdmin, admin_client, partition_counts, unavailable
 from .transport import Outgoing, Reader, Sender, Start, Work
+from .unreadable import Unreadable
 
 TIMEOUT_S = 10.0
 CLOSE_FLUSH_S = 2.0
@@ -224,6 +225,7 @@ class KafkaReader:
     def __init__(self, settings: Settings, admin: SteadyAdmin, topics: Sequence[str], start: Start) -> None:
         self._settings = settings
         self._admin = admin
+        self._unreadable = Unreadable(settings)
         self._targets: dict[tuple[str, int], int] | None = None
         self._positions = admin.offsets(admin.partitions(topics), LATEST if start == "latest" else EARLIEST)
         if not isinstance(start, str):
@@ -287,6 +289,11 @@ class KafkaReader:
             raise Conflict(f"topic must be readable, got {error.str()} ({message.topic()})")
         else:
             log.warning("reading goes on after: %s", error.str())
+            stretch = self._unreadable.stretch(message)
+            if stretch is not None:
+                log.error("records are passed over: %s", stretch.letter().message)
+                self._positions[stretch.topic, stretch.partition] = stretch.stop
+                self._consumer.seek(TopicPartition(stretch.topic, stretch.partition, stretch.stop))
 
 
 def _result(settings: Settings, future: Future[Any]) -> Any:

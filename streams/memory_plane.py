@@ -6,13 +6,14 @@ from collections import Counter
 
 from ..detectors.effects import Effects
 from ..detectors.monitor import Monitor
-from ..schemas.dead_letters import dead_letter_headers
+from ..schemas.dead_letters import dead_letter_record
 from ..schemas.records import Batch, Record, Slice
 from ..schemas.topics import DATA_PLANE_INPUTS
 from ..settings import Settings
 from .memory import MemoryTransport
 from .merge import Merge
 from .outgoing import outgoing
+from .placement import with_cause
 from .signed_gate import SignedGate
 from .transport import Outgoing
 
@@ -74,8 +75,8 @@ class MemoryPlane:
         """Return what a batch gave, for the partition that it came from."""
         outputs = [outgoing(self._settings, event, partition) for event in effects.events]
         for letter in effects.dead_letters:
-            said = tuple(dead_letter_headers(letter))
-            outputs.append(Outgoing(f"{letter.topic}.dlq", letter.key, letter.value, said, partition=partition))
+            told = with_cause(letter, self._settings.topics.partitions)
+            outputs.append(Outgoing(f"{letter.topic}.dlq", *dead_letter_record(told), partition=partition))
         return outputs
 
     def _offsets(self, partition: int, batch: Batch) -> dict[tuple[str, str, int], int]:

@@ -14,6 +14,7 @@ from .checkpoint import MANIFEST_KEY, chunked, part_key
 from .client_settings import log
 from .held_partition import HeldPartition
 from .outgoing import outgoing
+from .placement import with_cause
 from .transport import Outgoing
 
 LEAST_BYTES = 4_096
@@ -44,6 +45,7 @@ class PlaneOutputs:
     def of_letter(self, letter: DeadLetter) -> Outgoing:
         """Return the record of a dead letter, cut where its topic would not take it."""
         topic = f"{letter.topic}.dlq"
+        letter = with_cause(letter, self._settings.topics.partitions)
         return Outgoing(topic, *dead_letter_record(letter, self._limit(topic)), partition=letter.partition)
 
     def of_state(self, held: HeldPartition) -> Iterator[Outgoing]:

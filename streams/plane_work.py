@@ -19,6 +19,7 @@ from ..settings import Settings
 from .client_settings import log
 from .commit_policy import CommitPolicy
 from .held_partition import HeldPartition, letter_of, sampled_bytes
+from .placement import Placement
 from .plane_outputs import PlaneOutputs
 from .plane_producer import PlaneProducer
 from .trial import TIMEOUT_S, fault_of
@@ -49,6 +50,7 @@ class PlaneWork:
         self._policy = policy
         self._outputs = outputs
         self._topics = {kind: settings.topic(kind) for kind in DATA_PLANE_INPUTS}
+        self._placement = Placement(settings.topics.partitions)
         self._patience_s = min(TIMEOUT_S, settings.data_plane.max_poll_interval_s / 4)
 
     def process(self, held: HeldPartition) -> Done:
@@ -83,6 +85,7 @@ class PlaneWork:
         for record in records:
             self._producer.produce(record.topic, held.partition, record.key, record.value, record.headers)
         held.passed(batch)
+        self._placement.note(batch, held.partition)
         self._policy.progressed(time.monotonic(), len(batch), sampled_bytes(batch), alert=has_drift)
         return Done(len(batch), effects.counters.get("joined", 0))
 
