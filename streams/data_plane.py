@@ -196,6 +196,9 @@ class DataPlane:
             held.committed = dict(held.offsets)
             held.dirty = False
             held.is_marked = True
+            for line in held.lines:
+                log.info("%s", line)
+            held.lines.clear()
         self._standing.rolled_back = 0
         self.progress = replace(self.progress, commits=self.progress.commits + 1, last_commit_at=time.time())
 

@@ -29,6 +29,7 @@ class HeldPartition:
     `old_parts` are parts of state given up, to be deleted with the next checkpoint. `is_marked`: the committed pointer says that a life
     works from there on. `careful`: so many records are tried in a copy of the process before they are taken; `pieces` come before what
     the merge lets go. `blamed`: records that the monitor is not given, by topic and offset, with the letters that become of them.
+    `lines` are for the log once what they tell of is committed.
     """
 
     partition: int
@@ -45,6 +46,7 @@ class HeldPartition:
     old_parts: tuple[str, ...] = ()
     pieces: deque[Batch] = field(default_factory=deque)
     blamed: dict[Place, DeadLetter] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Begin with nothing buffered."""
@@ -58,6 +60,7 @@ class HeldPartition:
         self.dirty = False
         self.pieces.clear()
         self.blamed.clear()
+        self.lines.clear()
 
     def add(self, kind: str, fetched: Fetched, latest_ms: int = NEVER_MS) -> None:
         """Take in what a reader got; records with a time stamp after `latest_ms` become dead letters, and tell no time."""

@@ -18,6 +18,7 @@ from ..schemas.topics import DATA_PLANE_INPUTS
 from ..settings import Settings
 from .client_settings import log
 from .commit_policy import CommitPolicy
+from .drift_lines import drift_lines
 from .held_partition import HeldPartition, letter_of, sampled_bytes
 from .placement import Placement
 from .plane_outputs import PlaneOutputs
@@ -84,6 +85,7 @@ class PlaneWork:
         records, has_drift = self._guarded(held, lambda: self._outputs.of_effects(held, effects))
         for record in records:
             self._producer.produce(record.topic, held.partition, record.key, record.value, record.headers)
+        held.lines += [*effects.notices, *drift_lines(effects.events)]
         held.passed(batch)
         self._placement.note(batch, held.partition)
         self._policy.progressed(time.monotonic(), len(batch), sampled_bytes(batch), alert=has_drift)
