@@ -18,10 +18,10 @@ from confluent_kafka import KafkaError, KafkaException
 from ..schemas.errors import BrokerUnavailable, DriftloopError
 from ..schemas.topics import KINDS
 from ..settings import Settings
+from .worker_ready import WORKER_PACKAGES
 
 Verdict = Literal["ok", "warn", "fail"]
 ROLES = ("monitor", "control", "worker")
-WORKER_PACKAGES = ("torch", "onnxscript", "safetensors")
 LOW_DISK_BYTES = 1_000_000_000
 BROKER_TIMEOUT_S = 5.0
 STORE_CURE = "set store.url to a place that this user may write, and install the fsspec driver of its scheme (s3fs for s3://)"

@@ -14,10 +14,11 @@ from ..schemas.errors import DriftloopError
 from ..settings import Settings
 from .client_settings import OncePerMinute
 from .kafka import KafkaTransport
+from .log_text import OneLine
 from .slots import SECTIONS, held_slots
 from .supervision import Supervised
 from .topics import ensure_topics
-from .troubles import PREFIX, Trouble, TroubleBoard, announce
+from .troubles import PREFIX, Trouble, announce, settle
 from .watchdog import Watchdog
 
 SWITCH_INTERVAL_S = 0.001  # the control plane's event loop waits that long for the monitor's thread, not the default 5 ms
@@ -98,14 +99,8 @@ class _Service:
         now_s = time.monotonic()
         for role in self._roles.values():
             if role.settles(now_s):
-                board = TroubleBoard(self._settings, KafkaTransport(self._settings))
-                try:
-                    board.refresh()
-                    board.end(PREFIX + self._loop_name(role.role), f"{role.role} runs without a failure")
-                except DriftloopError as problem:
-                    log.warning("the end of a trouble could not be published: %s", problem)
-                finally:
-                    board.close()
+                alert_id = PREFIX + self._loop_name(role.role)
+                settle(self._settings, KafkaTransport(self._settings), {alert_id: f"{role.role} runs without a failure"})
 
     def _loop_name(self, role: str) -> str:
         return f"restarts-{role}-{getattr(self._settings, SECTIONS[role]).slot}"
@@ -142,8 +137,12 @@ def _control(settings: Settings, stop: threading.Event, up: threading.Event) -> 
 
 def _worker(settings: Settings, stop: threading.Event, up: threading.Event) -> None:
     from .worker import Worker
+    from .worker_ready import wait_until_able
 
-    worker = Worker(settings, KafkaTransport(settings))
+    transport = KafkaTransport(settings)
+    if not wait_until_able(settings, transport, stop):
+        return
+    worker = Worker(settings, transport)
     up.set()
     worker.run(stop)
 
@@ -172,7 +171,7 @@ def _logging() -> Iterator[None]:
         return
     ours = logging.getLogger("driftloop")
     handler, level = logging.StreamHandler(sys.stderr), ours.level
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     # Faust's client says five things at each of its attempts to connect, thirty times a second while the broker is away.
     seldom = OncePerMinute()
     handler.addFilter(lambda record: not record.name.startswith("aiokafka") or seldom.filter(record))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..schemas import codecs
@@ -101,11 +102,24 @@ class TroubleBoard:
 
 def announce(settings: Settings, transport: Transport, troubles: Iterable[Trouble]) -> None:
     """Begin troubles from a place that keeps no board; a broker that does not answer is logged, never raised."""
+    with _board(settings, transport) as board:
+        for trouble in troubles:
+            board.begin(trouble)
+
+
+def settle(settings: Settings, transport: Transport, over: Mapping[str, str]) -> None:
+    """End troubles by alert id, each with what is to be said of it, as `announce` begins them."""
+    with _board(settings, transport) as board:
+        for alert_id, summary in over.items():
+            board.end(alert_id, summary)
+
+
+@contextmanager
+def _board(settings: Settings, transport: Transport) -> Iterator[TroubleBoard]:
     board = TroubleBoard(settings, transport)
     try:
         board.refresh()
-        for trouble in troubles:
-            board.begin(trouble)
+        yield board
     except DriftloopError as problem:
         log.warning("troubles could not be published: %s", problem)
     finally:

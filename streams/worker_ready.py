@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+import threading
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from ..settings import Settings
+from .transport import Transport
+from .troubles import Trouble, announce, settle
 
 WORKER_PACKAGES = ("torch", "onnxscript", "safetensors")
 PROBE = b"driftloop"
+LOOK_S = 5.0
 
 
 def worker_can_work(settings: Settings) -> list[str]:
@@ -27,6 +31,22 @@ def worker_can_work(settings: Settings) -> list[str]:
     if problem is not None:
         problems.append(f"store must be writable, got {problem} (store.url)")
     return problems
+
+
+def wait_until_able(settings: Settings, transport: Transport, stop: threading.Event) -> bool:
+    """Wait until the worker can work, as long as `stop` is not set; return whether it can. A job taken before would only fail."""
+    problems = worker_can_work(settings)
+    if not problems:
+        return True
+    trouble = Trouble(
+        f"worker-unable-{settings.worker.slot}", f"worker {settings.worker.slot} takes no jobs: {'; '.join(problems)}"
+    )
+    announce(settings, transport, [trouble])
+    while not stop.wait(LOOK_S):
+        if not worker_can_work(settings):
+            settle(settings, transport, {trouble.alert_id: f"worker {settings.worker.slot} takes jobs"})
+            return True
+    return False
 
 
 def store_problem(url: str) -> str | None:

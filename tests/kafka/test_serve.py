@@ -65,7 +65,7 @@ def test_it_gets_ready_and_ends_cleanly_on_a_signal(
     said = log.read_text("utf-8")
     assert "Traceback" not in said
     assert "Warning" not in said
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["service.log"], "nothing is written to the working directory"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["service.log", "store"], "nothing but the store of the settings"
 
 
 def test_all_roles_outlive_a_broker_that_goes_away(
@@ -99,7 +99,7 @@ def test_all_roles_outlive_a_broker_that_goes_away(
         assert process.wait(25) == 0, log.read_text("utf-8")
     said = log.read_text("utf-8")
     assert len(said.splitlines()) < 100, "an outage must not flood the log"
-    for line in ("drift: m version", "job j: ", "alert"):
+    for line in ("drift: m version", "job j of m", "alert"):
         assert line in said, "what happens to a model is in the log"
 
 
@@ -190,3 +190,18 @@ def owners(settings: Settings, group: str, timeout_s: float = 60.0) -> int:
         if owning == 2 or time.monotonic() > deadline:
             return owning
         time.sleep(0.2)
+
+
+def test_a_worker_that_cannot_work_takes_no_job_and_says_so(topics: Settings, environment: dict[str, str], tmp_path: Path) -> None:
+    log, obstacle = tmp_path / "service.log", Path(topics.store.url)
+    obstacle.write_text("a file where the store's folder should be")
+    with service(environment, log, "worker") as process:
+        wait_for_line(log, "takes no jobs: store must be writable", process)
+        (fired,) = [json.loads(record.value or b"") for record in wait_for_events(topics, "alerts", 1)]
+        assert fired["alert_id"].startswith("service-worker-unable-")
+        assert "ready" not in log.read_text("utf-8")
+        obstacle.unlink()
+        wait_for_line(log, "ready: worker", process)
+        assert len(wait_for_events(topics, "alerts", 2)) == 2
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(25) == 0, log.read_text("utf-8")
