@@ -46,7 +46,7 @@ def committed(settings: Settings, group: str, kind: str) -> list[int]:
 def test_what_an_outage_left_open_is_never_committed(topics: Settings, broker: BrokerAddress) -> None:
     if broker.data_dir is None:
         pytest.skip("the broker must be one of ours to be killed")
-    settings = topics.model_copy(update={"data_plane": DataPlaneConfig(transaction_timeout_s=TRANSACTION_S)})
+    settings = topics.model_copy(update={"data_plane": DataPlaneConfig(slot="0", transaction_timeout_s=TRANSACTION_S)})
     send(settings, 0, 10)
     leave_open(settings, f"{settings.monitor_group}-0", "metrics", (settings.monitor_group, "predictions"))
     leave_open(settings, f"{settings.worker_group}-0", "job-events", (settings.worker_group, "jobs"))
