@@ -17,7 +17,10 @@ READER_GROUP = "driftloop-reader"
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """One kind of process: topics it reads and writes by kind, and whether it is a group of its own and writes in transactions."""
+    """One kind of process: topics it reads and writes by kind, and whether it is a group of its own and writes in transactions.
+
+    `looks_at` is a group whose offsets it asks for. Every role of the service writes alerts: of troubles of its own.
+    """
 
     name: str
     what: str
@@ -25,6 +28,7 @@ class Role:
     writes: tuple[str, ...] = ()
     group: Literal["", "monitor", "control", "worker"] = ""
     transactional: bool = False
+    looks_at: Literal["", "monitor"] = ""
 
 
 DEAD_LETTERS = ("predictions.dlq", "labels.dlq", "models.dlq")
@@ -34,23 +38,24 @@ ROLES: tuple[Role, ...] = (
     Role(
         "monitor",
         "the data plane",
-        reads=("models", "predictions", "labels", "state"),
-        writes=("drift", "metrics", "state", *DEAD_LETTERS),
+        reads=("models", "predictions", "labels", "state", "alerts"),
+        writes=("drift", "metrics", "state", "alerts", *DEAD_LETTERS),
         group="monitor",
         transactional=True,
     ),
     Role(
         "control",
-        "the control plane",
-        reads=("drift", "jobs", "job-events", "alerts", "models"),
+        "the control plane, with the watchdog that looks at the others",
+        reads=("drift", "jobs", "job-events", "alerts", "models", "predictions", "labels", "metrics", *DEAD_LETTERS, "jobs.dlq"),
         writes=("jobs", "alerts", "jobs.dlq"),
         group="control",
+        looks_at="monitor",
     ),
     Role(
         "worker",
-        "the worker, which publishes models",
-        reads=("jobs", "job-events", "models", "predictions", "labels", "drift"),
-        writes=("job-events", "models", "jobs.dlq"),
+        "the worker, which publishes models and puts jobs off",
+        reads=("jobs", "job-events", "models", "predictions", "labels", "drift", "alerts"),
+        writes=("job-events", "models", "jobs", "alerts", "jobs.dlq"),
         group="worker",
         transactional=True,
     ),
@@ -77,6 +82,8 @@ def _group_lines(settings: Settings, role: Role) -> Iterator[str]:
         yield _line(settings, role, ("Read",), ("--group", READER_GROUP))
     if role.group:
         yield _line(settings, role, ("Read", "Describe"), ("--group", groups[role.group]))
+    if role.looks_at:
+        yield _line(settings, role, ("Describe",), ("--group", groups[role.looks_at]))
     if role.transactional:
         # The slot follows: one transactional id a process.
         prefix = f"{groups[role.group]}-"

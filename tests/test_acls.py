@@ -23,7 +23,8 @@ def test_who_may_say_which_model_serves_and_what_state_is() -> None:
 
     assert writers("models") == {"worker", "operator"}
     assert writers("state") == writers("drift") == writers("metrics") == {"monitor"}
-    assert writers("jobs") == writers("alerts") == {"control", "operator"}
+    assert writers("jobs") == {"control", "worker", "operator"}
+    assert writers("alerts") == {"monitor", "control", "worker", "operator"}
     assert writers("predictions") == writers("labels") == {"app"}
 
 
@@ -36,6 +37,8 @@ def test_the_commands_are_printed_without_a_broker() -> None:
     monitor = [" ".join(line) for line in lines if "User:driftloop-monitor" in line]
     assert any(line.endswith("--operation Write --operation Describe --topic team.state") for line in monitor)
     assert any("--group team.monitor" in line for line in monitor)
+    control = [" ".join(line) for line in lines if "User:driftloop-control" in line]
+    assert any(line.endswith("--operation Describe --group team.monitor") for line in control), "the watchdog asks for offsets"
     assert any("--transactional-id team.monitor- --resource-pattern-type prefixed" in line for line in monitor)
     app = [" ".join(line) for line in lines if "User:driftloop-app" in line]
     assert len(app) == len(BY_NAME["app"].writes)

@@ -1,5 +1,6 @@
 """The table of rights on a broker that enforces it, with signed model events: each role does its work as a user of its own, and no more."""
 
+import json
 import secrets
 import shlex
 import socket
@@ -23,6 +24,8 @@ from driftloop.streams.outgoing import outgoing
 from driftloop.streams.registry import read_registry
 from driftloop.streams.signing import make_key
 from driftloop.streams.topics import ensure_topics
+from driftloop.streams.troubles import Trouble, announce
+from driftloop.streams.watchdog import Watchdog
 from driftloop.streams.watcher import ModelWatcher
 from driftloop.streams.worker import Worker
 from driftloop.tests.data_plane_world import WAIT_S, running
@@ -153,6 +156,14 @@ def test_each_role_does_its_work_with_its_own_rights(cast: Cast) -> None:
 def ended(cast: Cast, transport: KafkaTransport) -> set[str]:
     events = read(cast.almighty, transport, "job-events")
     return {event.job_id for event in events if isinstance(event, JobFinished | JobFailed)}
+
+
+def test_every_role_of_the_service_tells_of_its_troubles_and_the_watchdog_looks(cast: Cast) -> None:
+    for role in ("monitor", "control", "worker"):
+        announce(cast[role], KafkaTransport(cast[role]), [Trouble(f"restarts-{role}-0", f"{role} failed")])
+    told = [json.loads(record.value or b"")["alert_id"] for record in read_plane(cast.almighty, "alerts")]
+    assert sorted(told) == [f"service-restarts-{role}-0" for role in ("control", "monitor", "worker")]
+    Watchdog(cast["control"], KafkaTransport(cast["control"])).look(0.0)
 
 
 @pytest.mark.parametrize(("role", "kind"), [("app", "models"), ("monitor", "models"), ("worker", "drift")])
