@@ -27,7 +27,7 @@ TRAINED_ARMS = ("finetune", "finetune_old", "scratch")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Be what one arm offers; `results` holds one number per held-out row, higher is better."""
+    """What one arm offers; `results` holds one number per held-out row, higher is better."""
 
     arm: str
     onnx: bytes
@@ -46,7 +46,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """Hold the chosen candidate and all of them; `untrained` says that a recalled version made training needless.
+    """The chosen candidate and all of them; `untrained` says that a recalled version made training needless.
 
     `kept` is empty, or the reason why the champion itself, then the one chosen, stays.
     """

@@ -23,7 +23,7 @@ _BATCHES = (1, 32)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Be one comparison: a `repair` must be better; a `compression` must be smaller, no slower, and lose next to nothing."""
+    """One comparison: a `repair` must be better; a `compression` must be smaller, no slower, and lose next to nothing."""
 
     champion: bytes
     candidate: bytes
@@ -35,7 +35,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Hold what the verdict is made of; ratios are candidate / champion."""
+    """What the verdict is made of; ratios are candidate / champion."""
 
     metrics: tuple[float, float]
     interval: tuple[float, float]

@@ -12,7 +12,7 @@ from ..schemas.rows import Rows
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """Be one version of a model: its number, digest and ONNX bytes."""
+    """One version of a model: its number, digest and ONNX bytes."""
 
     version: int
     digest: str
@@ -21,7 +21,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Hold all a recipe needs: the champion, earlier versions, the rows after the change and some from before it.
+    """All a recipe needs: the champion, earlier versions, the rows after the change and some from before it.
 
     The newest share of `rows` is held out by the recipe and never trained on. `row_range` says where `rows` came from, for the manifest.
     """
@@ -40,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Be a judged job: the verdict on the best candidate, and the candidate unless it is a recalled version."""
+    """A judged job: the verdict on the best candidate, and the candidate unless it is a recalled version."""
 
     verdict: GateVerdict
     arm: str

@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 
 class VersionFile(msgspec.Struct, frozen=True):
-    """Name one model file of the folder: `<digest>.onnx`."""
+    """One model file of the folder, by name: `<digest>.onnx`."""
 
     version: int
     digest: str
 
 
 class JobFile(msgspec.Struct, frozen=True, kw_only=True):
-    """Be job.json."""
+    """The contents of job.json."""
 
     job_id: str
     model: str
@@ -45,7 +45,7 @@ class JobFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutcomeFile(msgspec.Struct, frozen=True, kw_only=True):
-    """Be outcome.json."""
+    """The contents of outcome.json."""
 
     verdict: GateVerdict
     arm: str
@@ -55,14 +55,14 @@ class OutcomeFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErrorFile(msgspec.Struct, frozen=True, kw_only=True):
-    """Be error.json; `kind` as in JobError."""
+    """The contents of error.json; `kind` as in JobError."""
 
     kind: str
     message: str
 
 
 class ProgressLine(msgspec.Struct, frozen=True, kw_only=True):
-    """Be one line of the child's output."""
+    """One line of the child's output."""
 
     step: str
     fraction: float

@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from ..schemas.errors import ModelUnsupported
-from .importer import Builder, Operator
+from .graph_builder import Builder, Operator
 from .onnx_checks import describe
 from .operators import OPERATORS
 
@@ -23,7 +23,7 @@ _WEIGHTED = ("Gemm", "MatMul", "Conv")
 
 
 class Bias(nn.Module):
-    """Add a trainable constant, in the shape the graph stores it in."""
+    """A trainable constant that is added, in the shape the graph stores it in."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from ..schemas.errors import ModelUnsupported
-from .importer import Builder, Operator
+from .graph_builder import Builder, Operator
 from .onnx_checks import describe
 
 

@@ -31,7 +31,7 @@ _CALIBRATION_ROWS = 512
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Be what every recipe works with."""
+    """What every recipe works with."""
 
     config: RepairConfig
     timer: Timer
@@ -41,7 +41,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Be a candidate that was judged, before its manifest is written."""
+    """A candidate that was judged, before its manifest is written."""
 
     onnx: bytes
     verdict: GateVerdict
@@ -52,7 +52,7 @@ class Made:
 
 
 class Optimizer:
-    """Run jobs; `timer` gives seconds, `cpu` is the machine they are judged on."""
+    """What runs jobs; `timer` gives seconds, `cpu` is the machine they are judged on."""
 
     def __init__(self, config: RepairConfig, timer: Timer, cpu: Cpu | None = None) -> None:
         self._config = config

@@ -45,7 +45,7 @@ _BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """Be the CPU that the result is judged on; without flags it counts as one without VNNI."""
+    """The CPU that the result is judged on; without flags it counts as one without VNNI."""
 
     flags: frozenset[str] = frozenset()
 
@@ -62,7 +62,7 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """Be the int8 model with the ranges it was calibrated to (`<tensor>.low`, `<tensor>.high`)."""
+    """The int8 model with the ranges it was calibrated to (`<tensor>.low`, `<tensor>.high`)."""
 
     onnx: bytes
     ranges: dict[str, float]

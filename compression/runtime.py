@@ -20,7 +20,7 @@ _CHUNK_ROWS = 4096
 
 
 class Runner:
-    """Run one model; raises ArtifactInvalid where the bytes are no model of this signature."""
+    """One model, ready to run; raises ArtifactInvalid where the bytes are no model of this signature."""
 
     def __init__(self, data: bytes, signature: Signature) -> None:
         graph = graph_signature(load_onnx(data))

@@ -22,7 +22,7 @@ IR_VERSION = 10
 
 @dataclass(frozen=True, slots=True)
 class SmallModelConfig:
-    """Size the model and set its training."""
+    """The size of the model and how it is trained."""
 
     widths: tuple[int, ...] = (128, 128)
     training: RepairConfig = field(default_factory=RepairConfig)

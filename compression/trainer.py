@@ -20,7 +20,7 @@ _MIN_STEPS = 200
 
 
 class FlatAdamW:
-    """Be AdamW over all weights as one vector.
+    """AdamW over all weights as one vector.
 
     torch.optim imports torch's compiler with its first optimizer, which takes a job's child longer than its training; and a step over
     one vector costs a handful of calls, however many layers there are.
@@ -52,7 +52,7 @@ class FlatAdamW:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Hold training rows with one weight each."""
+    """Training rows with one weight each."""
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64] | NDArray[np.float64]

@@ -28,7 +28,7 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}", re.ASCII)
 
 
 class Admission:
-    """Refuse what breaks a rule by raising EventInvalid."""
+    """The rules of what is admitted; what breaks one raises EventInvalid."""
 
     def __init__(self, config: MonitorConfig) -> None:
         self.config = config

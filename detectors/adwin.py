@@ -11,9 +11,9 @@ GRACE_BLOCKS = 4
 
 
 class Adwin:
-    """Watch a mean with a window that drops its old part when the two differ at significance `delta`.
+    """The watch of a mean: a window that drops its old part when the two differ at significance `delta`.
 
-    Look at every block, and at windows of a single one: a block already is a mean of many rows.
+    It looks at every block, and at windows of a single one: a block already is a mean of many rows.
     """
 
     name: ClassVar[str] = "adwin"

@@ -34,7 +34,7 @@ Columns = tuple[Any, ...]
 
 
 class Unlike(Exception):
-    """Say that records are not all of one form, or of a form that is not read here."""
+    """Records that are not all of one form, or of a form that is not read here."""
 
 
 def alike_predictions(values: Sequence[bytes], keys: Keys, layout: Layout, limit: int) -> tuple[Columns, Floats]:
@@ -66,7 +66,7 @@ def alike_labels(values: Sequence[bytes | None], keys: Keys, limit: int) -> Colu
 
 
 class _Rows:
-    """Walk over the fields of the first record and read each of them in all records; nothing read is true before `check`."""
+    """A walk over the fields of the first record and read each of them in all records; nothing read is true before `check`."""
 
     def __init__(self, values: Sequence[bytes | None], limit: int, head: int, decode: Decode) -> None:
         first, self.count = values[0], len(values)

@@ -10,7 +10,7 @@ from .page_hinkley import PageHinkley
 
 
 class Detector(Protocol):
-    """Watch one series of standardised block means."""
+    """The watch of one series of standardised block means."""
 
     name: ClassVar[str]
 

@@ -27,7 +27,7 @@ LABEL_FIELDS = frozenset(LabelArrived.__struct_fields__) | {"type"}
 
 
 class Odd(Exception):
-    """Say that a record needs inspection."""
+    """The mark of a record that needs inspection."""
 
 
 class Inspector:

@@ -36,7 +36,7 @@ from .stream_time import YEAR_2000_MS, YEAR_2100_MS
 
 
 class Reader(NamedTuple):
-    """Hold what is known of the records of one key."""
+    """What is known of the records of one key."""
 
     layout: Layout
     model: str
@@ -44,7 +44,7 @@ class Reader(NamedTuple):
 
 
 class Intake:
-    """Turn records into columns; what is odd goes to the inspector, which admits or refuses it."""
+    """The way of records into columns; what is odd goes to the inspector, which admits or refuses it."""
 
     def __init__(self, table: ModelTable, inspector: Inspector, max_value_bytes: int) -> None:
         self.table = table

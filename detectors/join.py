@@ -28,7 +28,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Joined:
-    """Hold pairs in merged order: the row of the prediction, the order and offset of the later record and of the label, the label."""
+    """Pairs in merged order: the row of the prediction, the order and offset of the later record and of the label, the label."""
 
     rows: Ints
     order: Ints
@@ -38,7 +38,7 @@ class Joined:
 
 
 class Joiner:
-    """Match predictions and labels, and keep both until they can be matched or are too old."""
+    """The join of predictions and labels: both are kept until they can be matched or are too old."""
 
     def __init__(self, rules: Rules, table: ModelTable, pending: Pending, early: EarlyLabels) -> None:
         self.rules = rules

@@ -36,7 +36,7 @@ Fired = dict[int, Detector] | str | None
 
 
 class Lane:
-    """Turn blocks into alarms."""
+    """One lane: what turns its blocks into alarms."""
 
     def __init__(self, kind: LaneKind, config: MonitorConfig, bank: Bank, owner: tuple[int, int]) -> None:
         self.model, self.version = owner

@@ -11,7 +11,7 @@ MIN_BLOCKS = 5
 
 
 class PageHinkley:
-    """Add up how far values lie beyond `delta` from their mean; a rise or fall of the sum by `threshold` is a change."""
+    """The sum of how far values lie beyond `delta` from their mean; a rise or fall of the sum by `threshold` is a change."""
 
     name: ClassVar[str] = "page_hinkley"
     __slots__ = ("_inner", "delta", "threshold")

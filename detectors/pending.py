@@ -44,7 +44,7 @@ ROW_BYTES = 16 + 1 + sum(np.dtype(kind).itemsize for kind in COLUMNS.values()) +
 
 @dataclass(slots=True)
 class NewRows:
-    """Hold rows to append, in merged order; `columns` named as COLUMNS, `scores` float32 (n, width), `ids` uint64 (n, 2)."""
+    """Rows to append, in merged order; `columns` named as COLUMNS, `scores` float32 (n, width), `ids` uint64 (n, 2)."""
 
     ids: Ids
     columns: dict[str, NDArray[Any]]
@@ -52,7 +52,7 @@ class NewRows:
 
 
 class Pending:
-    """Hold the predictions of a partition that wait for a label, or had one and are remembered."""
+    """The join buffer: the predictions of a partition that wait for a label, or had one and are remembered."""
 
     def __init__(self) -> None:
         self.head = 0

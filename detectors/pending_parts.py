@@ -17,7 +17,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class PendingParts:
-    """Follow a join buffer and tell its parts.
+    """What follows a join buffer and tells its parts.
 
     `p/<grid>.<first>`: rows of one grid cell from row `first` on; a cell that is full is one part, `p/<grid>.`, and its pieces go.
     `m/<grid>`: the marks of a cell. Parts of cells that have aged out are deleted.

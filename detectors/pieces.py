@@ -15,7 +15,7 @@ from .pending import Ids
 
 
 class Keys(NamedTuple):
-    """Hold the keys of some records, and which there are."""
+    """The keys of some records, and which there are."""
 
     each: list[Any]
     different: set[Any]
@@ -28,7 +28,7 @@ class Keys(NamedTuple):
 
 @dataclass(slots=True)
 class Piece:
-    """Be consecutive records of one topic, from `start` to `stop` of a slice, with their places in the merged log."""
+    """Consecutive records of one topic, from `start` to `stop` of a slice, with their places in the merged log."""
 
     topic: str
     source: Slice
@@ -66,7 +66,7 @@ class Piece:
 
 @dataclass(slots=True)
 class Predictions:
-    """Hold sound predictions in merged order. `groups`: layout, rows, values. `scores`: NaN where missing, at most WIDEST columns.
+    """Sound predictions in merged order. `groups`: layout, rows, values. `scores`: NaN where missing, at most WIDEST columns.
 
     `types` of the outputs, perhaps of more than are left; `numbers`: the outputs as numbers, None where some are texts.
     """
@@ -118,7 +118,7 @@ class Predictions:
 
 @dataclass(slots=True)
 class Labels:
-    """Hold sound labels in merged order. `at`: index in the slice. `slot`: -1 for a model not known yet.
+    """Sound labels in merged order. `at`: index in the slice. `slot`: -1 for a model not known yet.
 
     `types` and `numbers` of the values, as of the outputs of Predictions.
     """

@@ -13,7 +13,7 @@ Full = tuple[int, int]
 
 
 class Scorekeeper:
-    """Keep windows and totals of all versions, by version slot."""
+    """The windows and totals of all versions, by version slot."""
 
     def __init__(self, every_rows: int) -> None:
         self.every_rows = every_rows

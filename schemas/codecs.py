@@ -24,7 +24,7 @@ _msgpack_encoder = msgspec.msgpack.Encoder()
 
 
 class PackedPrediction(msgspec.Struct, frozen=True, array_like=True):
-    """Be a prediction on the wire's fast path: a msgpack array, features as little-endian float32, NaN for a missing one.
+    """A prediction on the wire's fast path: a msgpack array, features as little-endian float32, NaN for a missing one.
 
     `names` holds the feature names joined by newlines, or is empty where features are in the signature's order.
     """
@@ -42,7 +42,7 @@ class PackedPrediction(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PackedLabel(msgspec.Struct, frozen=True, array_like=True):
-    """Be a label on the wire's fast path: a msgpack array."""
+    """A label on the wire's fast path: a msgpack array."""
 
     model: str
     prediction_id: str
@@ -51,7 +51,7 @@ class PackedLabel(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CloudEventJson(msgspec.Struct, frozen=True):
-    """Be a CloudEvent in structured mode; `data` is the event."""
+    """A CloudEvent in structured mode; `data` is the event."""
 
     specversion: str
     id: str

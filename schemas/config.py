@@ -124,7 +124,7 @@ class DataPlaneConfig(Section):
 
 
 class ControlConfig(Section):
-    """Name the process that runs the control plane."""
+    """The name of the process that runs the control plane."""
 
     slot: str = SLOT
 

@@ -28,7 +28,7 @@ HEADER_BYTES = 16
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """Be one refused record, with the position it had and the reason it was refused."""
+    """One refused record, with the position it had and the reason it was refused."""
 
     topic: str
     partition: int

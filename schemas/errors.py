@@ -38,13 +38,13 @@ DISK_SIGNS = ("no space left on device", "read-only file system", "disk quota ex
 
 
 class DriftloopError(Exception):
-    """Be the root of every error raised on purpose; `exit_code` is what the command line returns."""
+    """The root of every error raised on purpose; `exit_code` is what the command line returns."""
 
     exit_code = 1
 
 
 class SettingsInvalid(DriftloopError):
-    """Say every problem of the settings at once; `problems` holds one line each."""
+    """Settings that are wrong; `problems` holds one line for every problem, all at once."""
 
     exit_code = 2
 
@@ -60,27 +60,27 @@ class InputInvalid(DriftloopError):
 
 
 class NotFound(DriftloopError):
-    """Name the thing that is not there."""
+    """A thing that was asked for by name and is not there."""
 
     exit_code = 3
 
 
 class Conflict(DriftloopError):
-    """Say what stands in the way of the command."""
+    """A state of things that stands in the way of the command."""
 
     exit_code = 4
 
 
 class SlotTaken(Conflict):
-    """Say which slot another process has taken."""
+    """A slot that another process has taken."""
 
 
 class TopicMismatch(Conflict):
-    """Say which topic differs from what driftloop needs, and how."""
+    """A topic that differs from what driftloop needs, and how."""
 
 
 class BrokerUnavailable(DriftloopError):
-    """Say which broker did not answer, and for how long it was asked."""
+    """A broker that did not answer, and for how long it was asked."""
 
     exit_code = 5
 
@@ -92,13 +92,13 @@ class StoreUnavailable(DriftloopError):
 
 
 class GateRejected(DriftloopError):
-    """Carry the reasons why a candidate was not promoted."""
+    """The reasons why a candidate was not promoted."""
 
     exit_code = 6
 
 
 class EventInvalid(DriftloopError):
-    """Refuse a record: `disposition` is one of `schemas.dead_letters.DISPOSITIONS`."""
+    """The refusal of a record: `disposition` is one of `schemas.dead_letters.DISPOSITIONS`."""
 
     def __init__(self, disposition: str, message: str) -> None:
         self.disposition = disposition
@@ -106,19 +106,19 @@ class EventInvalid(DriftloopError):
 
 
 class SnapshotInvalid(DriftloopError):
-    """Refuse saved state: wrong schema version, library version, configuration or checksum."""
+    """Saved state that is not taken: wrong schema version, library version, configuration or checksum."""
 
 
 class ArtifactInvalid(DriftloopError):
-    """Refuse a model file."""
+    """A model file that is not taken."""
 
 
 class ModelUnsupported(ArtifactInvalid):
-    """Name the operator, attribute or shape of a model that is not handled."""
+    """An operator, attribute or shape of a model that is not handled."""
 
 
 class JobError(DriftloopError):
-    """End a job: `kind` is one of error, timeout, memory, crashed, cancelled."""
+    """The end of a job that could not be judged: `kind` is one of error, timeout, memory, crashed, cancelled."""
 
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind

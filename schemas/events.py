@@ -24,13 +24,13 @@ Cause = Literal["error", "timeout", "memory", "crashed", "cancelled"]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Be the base of every event; `model` is also the record's key."""
+    """The base of every event; `model` is also the record's key."""
 
     model: str
 
 
 class PredictionMade(Event, frozen=True, kw_only=True, tag_field="type", tag="prediction_made"):
-    """Say that `model` at `version` predicted `output` for `features`.
+    """A prediction of `model` at `version`: `output` for `features`.
 
     `features`: name -> number, true or false (1 and 0), category or null; or a list in the order of the signature. `scores`: the
     chances of the classes, in the signature's order; a single one is that of the second of two. `ts` missing means the time stamp of
@@ -48,7 +48,7 @@ class PredictionMade(Event, frozen=True, kw_only=True, tag_field="type", tag="pr
 
 
 class LabelArrived(Event, frozen=True, kw_only=True, tag_field="type", tag="label_arrived"):
-    """Say what the right answer to a prediction was; a null label takes back an earlier one."""
+    """The right answer to a prediction; a null label takes back an earlier one."""
 
     prediction_id: str
     label: Scalar | None
@@ -56,7 +56,7 @@ class LabelArrived(Event, frozen=True, kw_only=True, tag_field="type", tag="labe
 
 
 class ResourcesSampled(Event, frozen=True, kw_only=True, tag_field="type", tag="resources_sampled"):
-    """Say what a serving process used: shares of one core, bytes, milliseconds."""
+    """What a serving process used: shares of one core, bytes, milliseconds."""
 
     ts: float | datetime | None = None
     cpu_share: float | None = None
@@ -65,7 +65,7 @@ class ResourcesSampled(Event, frozen=True, kw_only=True, tag_field="type", tag="
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """Point at one record of the log, with its event time in seconds."""
+    """The place of one record in the log, with its event time in seconds."""
 
     topic: str
     partition: int
@@ -74,7 +74,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowRange(msgspec.Struct, frozen=True, kw_only=True):
-    """Say which rows to train on, by offsets of one partition; an `end` is exclusive, null means the newest row.
+    """The rows to train on, by offsets of one partition; an `end` is exclusive, null means the newest row.
 
     Rows after the change are predictions in [start_offset, end_offset); their labels lie at or after `labels_start_offset`.
     Rows before the change, for arms that want them, begin at `reference_start_offset`, their labels at `reference_labels_offset`.
@@ -89,14 +89,14 @@ class RowRange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Implicated(msgspec.Struct, frozen=True, kw_only=True):
-    """Name a feature or segment that moved with the drift; `effect` in standard deviations of the reference."""
+    """A feature or segment that moved with the drift; `effect` in standard deviations of the reference."""
 
     name: str
     effect: float
 
 
 class DriftOpened(Event, frozen=True, kw_only=True, tag_field="type", tag="drift_opened"):
-    """Open an episode: `signal` of `model` changed at `change_point` and the record at `detected_at` tipped the detector.
+    """The start of an episode: `signal` of `model` changed at `change_point` and the record at `detected_at` tipped the detector.
 
     `effect` is (after - before) in standard deviations of the reference. `labelled_rows` counts labelled rows after the change so far.
     """
@@ -120,7 +120,7 @@ class DriftOpened(Event, frozen=True, kw_only=True, tag_field="type", tag="drift
 
 
 class DriftUpdated(Event, frozen=True, kw_only=True, tag_field="type", tag="drift_updated"):
-    """Add to an open episode: more labelled rows, or another severity. `rows` and `labelled_rows` are the newest."""
+    """News of an open episode: more labelled rows, or another severity. `rows` and `labelled_rows` are the newest."""
 
     episode_id: str
     version: int
@@ -151,7 +151,7 @@ class DriftClosed(Event, frozen=True, kw_only=True, tag_field="type", tag="drift
 
 
 class MetricsComputed(Event, frozen=True, kw_only=True, tag_field="type", tag="metrics_computed"):
-    """Give a version's metrics over a window of joined rows and over its life.
+    """A version's metrics over a window of joined rows and over its life.
 
     `label_coverage` is labelled / (labelled + still awaited or expired) of the predictions made; `window` and `total` map names
     such as accuracy, precision, recall, f1, log_loss, roc_auc, mae, rmse to values. `counts` of the model: `unfit_scores` of joined rows
@@ -193,7 +193,7 @@ class AlertResolved(Event, frozen=True, kw_only=True, tag_field="type", tag="ale
 
 
 class JobRequested(Event, frozen=True, kw_only=True, tag_field="type", tag="job_requested"):
-    """Ask a worker for `recipe`; `job_id` is deterministic, so that asking twice is asking once.
+    """A request for `recipe` to a worker; `job_id` is deterministic, so that asking twice is asking once.
 
     `rows` null means the newest labelled rows. `labelled_rows` is how many the requester knew of.
     """
@@ -209,13 +209,13 @@ class JobRequested(Event, frozen=True, kw_only=True, tag_field="type", tag="job_
 
 
 class JobCancelled(Event, frozen=True, kw_only=True, tag_field="type", tag="job_cancelled"):
-    """Take a request back."""
+    """The end of a request that was taken back."""
 
     job_id: str
 
 
 class JobStarted(Event, frozen=True, kw_only=True, tag_field="type", tag="job_started"):
-    """Say that a worker began attempt number `attempt` (from 1)."""
+    """The start of attempt number `attempt` (from 1) by a worker."""
 
     job_id: str
     recipe: str
@@ -224,7 +224,7 @@ class JobStarted(Event, frozen=True, kw_only=True, tag_field="type", tag="job_st
 
 
 class JobProgressed(Event, frozen=True, kw_only=True, tag_field="type", tag="job_progressed"):
-    """Say how far a job is; also its heartbeat. `fraction` in [0, 1]."""
+    """How far a job is; also its heartbeat. `fraction` in [0, 1]."""
 
     job_id: str
     step: str
@@ -233,7 +233,7 @@ class JobProgressed(Event, frozen=True, kw_only=True, tag_field="type", tag="job
 
 
 class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Give the comparison of candidate and champion on the same held-out rows.
+    """The comparison of candidate and champion on the same held-out rows.
 
     `difference` is candidate - champion, with a `confidence` interval [low, high]; higher is better for every metric here
     (errors are negated). `latency_ratio` is candidate / champion.
@@ -257,7 +257,7 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Give one arm's metric on the held-out rows."""
+    """One arm's metric on the held-out rows."""
 
     arm: str
     metric: float
@@ -266,7 +266,7 @@ class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobFinished(Event, frozen=True, kw_only=True, tag_field="type", tag="job_finished"):
-    """End a job that was judged. `version` is the one that serves now if promoted."""
+    """The end of a job that was judged. `version` is the one that serves now if promoted."""
 
     job_id: str
     recipe: str
@@ -280,7 +280,7 @@ class JobFinished(Event, frozen=True, kw_only=True, tag_field="type", tag="job_f
 
 
 class JobFailed(Event, frozen=True, kw_only=True, tag_field="type", tag="job_failed"):
-    """End a job that could not be judged."""
+    """The end of a job that could not be judged."""
 
     job_id: str
     recipe: str
@@ -291,7 +291,7 @@ class JobFailed(Event, frozen=True, kw_only=True, tag_field="type", tag="job_fai
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """Say what a model takes and gives: features in order, classes in order of the scores (empty for regression)."""
+    """What a model takes and gives: features in order, classes in order of the scores (empty for regression)."""
 
     task: Task
     features: tuple[str, ...]
@@ -309,7 +309,7 @@ def check_versions(**versions: int | None) -> None:
 
 
 class ModelRegistered(Event, frozen=True, kw_only=True, tag_field="type", tag="model_registered"):
-    """Say that an artifact is in the store; it serves only once promoted. Digests are sha256 in hex, of the ONNX bytes and the manifest."""
+    """An artifact in the store; it serves only once promoted. Digests are sha256 in hex, of the ONNX bytes and the manifest."""
 
     version: int
     digest: str
@@ -327,7 +327,7 @@ class ModelRegistered(Event, frozen=True, kw_only=True, tag_field="type", tag="m
 
 
 class ModelPromoted(Event, frozen=True, kw_only=True, tag_field="type", tag="model_promoted"):
-    """Make `version` the champion."""
+    """The promotion of `version`: it is the champion now."""
 
     version: int
     digest: str
@@ -342,7 +342,7 @@ class ModelPromoted(Event, frozen=True, kw_only=True, tag_field="type", tag="mod
 
 
 class ModelRejected(Event, frozen=True, kw_only=True, tag_field="type", tag="model_rejected"):
-    """Say why a candidate did not become the champion."""
+    """The reasons why a candidate did not become the champion."""
 
     reasons: tuple[str, ...]
     job_id: str | None = None
@@ -350,7 +350,7 @@ class ModelRejected(Event, frozen=True, kw_only=True, tag_field="type", tag="mod
 
 
 class ModelRolledBack(Event, frozen=True, kw_only=True, tag_field="type", tag="model_rolled_back"):
-    """Make the earlier `version` the champion again, on a person's or a watch's word."""
+    """The return of the earlier `version` as the champion, on a person's or a watch's word."""
 
     version: int
     digest: str

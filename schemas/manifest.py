@@ -8,7 +8,7 @@ from .events import GateVerdict, RowRange, Scalar, Signature
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Be the lineage of one artifact; `digest` is the sha256 in hex of the ONNX bytes, `packages` maps names to versions."""
+    """The lineage of one artifact; `digest` is the sha256 in hex of the ONNX bytes, `packages` maps names to versions."""
 
     digest: str
     size_bytes: int

@@ -11,7 +11,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Be one record of a log."""
+    """One record of a log."""
 
     topic: str
     partition: int

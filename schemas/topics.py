@@ -12,7 +12,7 @@ Cleanup = Literal["delete", "compact"]
 
 
 class TopicKind(msgspec.Struct, frozen=True, kw_only=True):
-    """Describe one topic: its short name, the union of its events, its clean-up policy.
+    """One topic: its short name, the union of its events, its clean-up policy.
 
     `co_partitioned` topics share one partition count, because one model's records must meet in one partition.
     """

@@ -79,7 +79,7 @@ rootLogger.appenderRef.out.ref=out
 
 @dataclass(frozen=True, slots=True)
 class BrokerConfig:
-    """Say where the broker lives. `data_dir` None: under the user's state directory; `port` None or 0: the last one used, else a free one.
+    """Where the broker lives. `data_dir` None: under the user's state directory; `port` None or 0: the last one, else a free one.
 
     `kafka_home` is an unpacked Kafka; None: the jars that Maven brings. A `tied` broker dies with the process that starts it.
     """
@@ -99,7 +99,7 @@ class BrokerConfig:
 
 
 class BrokerAddress(NamedTuple):
-    """Name a broker that runs; `pid` and `data_dir` only where it is a local one."""
+    """The address of a broker that runs; `pid` and `data_dir` only where it is a local one."""
 
     bootstrap_servers: str
     pid: int | None = None
@@ -107,7 +107,7 @@ class BrokerAddress(NamedTuple):
 
 
 class LocalBroker:
-    """Start, find and stop the one broker of a data directory, from any process."""
+    """The one broker of a data directory, to be started, found and stopped from any process."""
 
     def __init__(self, config: BrokerConfig | None = None) -> None:
         self.config = BrokerConfig() if config is None else config

@@ -83,7 +83,7 @@ UNSAFE = {"enable.ssl.certificate.verification": ("false", "0"), "ssl.endpoint.i
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Name one member of a consumer group; `slot` is the same across restarts (static membership)."""
+    """One member of a consumer group; `slot` is the same across restarts (static membership)."""
 
     group: str
     slot: str

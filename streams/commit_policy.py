@@ -9,7 +9,7 @@ MAX_TIME_SHARE = 0.04
 
 
 class CommitPolicy:
-    """Move the interval between `commit_min_s` and `commit_max_s` by what the last commits wrote, read and took.
+    """The interval of commits: between `commit_min_s` and `commit_max_s`, by what the last commits wrote, read and took.
 
     While records keep coming a commit every `commit_min_s` would take a tenth of the time: no event is worth that, save one of drift,
     which does not wait for the interval.

@@ -32,7 +32,7 @@ class Told(NamedTuple):
 
 
 class Story:
-    """Follow one model through its topics; `read` takes in what is new."""
+    """The story of one model, followed through its topics; `read` takes in what is new."""
 
     def __init__(self, transport: Transport, settings: Settings, model: str) -> None:
         self.told: list[Told] = []

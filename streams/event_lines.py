@@ -18,7 +18,7 @@ LATEST_TS = 253_402_300_800.0  # the year 10000: what lies beyond is no time of 
 
 
 class Told(NamedTuple):
-    """Be what a line says about itself: topic kind, model, event time in milliseconds if it has a sound one."""
+    """What a line says about itself: topic kind, model, event time in milliseconds if it has a sound one."""
 
     kind: str
     model: str

@@ -16,7 +16,7 @@ URL_SCHEME = "driftloop"
 
 
 class CommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc,unused-ignore]
-    """Make consumers that see committed records only and get the same partition numbers of every topic."""
+    """The thread of consumers that see committed records only and get the same partition numbers of every topic."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -27,7 +27,7 @@ class CommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc,unuse
 
 
 class CommittedConsumer(driver.Consumer):  # type: ignore[misc,unused-ignore]
-    """Count a gap up to the record after it, that record left out."""
+    """A consumer that counts a gap up to the record after it, that record left out."""
 
     def _new_consumer_thread(self) -> CommittedThread:
         return CommittedThread(self, loop=self.loop, beacon=self.beacon)
@@ -37,6 +37,6 @@ class CommittedConsumer(driver.Consumer):  # type: ignore[misc,unused-ignore]
 
 
 class Transport(driver.Transport):  # type: ignore[misc,unused-ignore]
-    """Be the transport of `driftloop://` broker URLs."""
+    """The transport of `driftloop://` broker URLs."""
 
     Consumer = CommittedConsumer

@@ -36,7 +36,7 @@ log = logging.getLogger("driftloop.worker")
 
 
 class JobRows(NamedTuple):
-    """Give the rows after the change, some from before it (None where none were asked for), and how many were dropped and why.
+    """The rows after the change, some from before it (None where none were asked for), and how many were dropped and why.
 
     `span` is the range they came from, closed after the newest row (None without rows).
     """

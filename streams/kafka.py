@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class SteadyAdmin:
-    """Ask one admin client, and a new one after a question that stayed without an answer: it may be deaf for good (pulse.py)."""
+    """One admin client, and a new one after a question that stayed without an answer: it may be deaf for good (pulse.py)."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -65,7 +65,7 @@ class SteadyAdmin:
 
 
 class KafkaTransport:
-    """Make senders, readers and workers for the broker of the settings."""
+    """The maker of senders, readers and workers for the broker of the settings."""
 
     name = "kafka"
 
@@ -155,7 +155,7 @@ def _is_settling(problem: Exception) -> bool:
 
 
 class KafkaSender:
-    """Send through an idempotent producer; only refused records are reported back, which is cheaper."""
+    """A sender through an idempotent producer; only refused records are reported back, which is cheaper."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -220,7 +220,7 @@ class KafkaSender:
 
 
 class KafkaReader:
-    """Read whole topics, assigned by hand; the end is known from positions, since markers end a partition as often as records."""
+    """A reader of whole topics, assigned by hand; it knows the end from positions: markers end a partition as often as records."""
 
     def __init__(self, settings: Settings, admin: SteadyAdmin, topics: Sequence[str], start: Start) -> None:
         self._settings = settings

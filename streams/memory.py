@@ -21,7 +21,7 @@ NO_OFFSETS: Mapping[tuple[str, str, int], int] = MappingProxyType({})
 
 @dataclass(slots=True)
 class _Group:
-    """Keep a consumer group on one topic: offsets, attempts as (offset, count), and members by slot."""
+    """A consumer group on one topic: offsets, attempts as (offset, count), and members by slot."""
 
     offsets: dict[int, int] = field(default_factory=dict)
     attempts: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class _Group:
 
 
 class MemoryTransport:
-    """Keep topics of `partitions` partitions each, made when first named; `clock` gives the seconds of time stamps, moved by hand."""
+    """Topics of `partitions` partitions each, made when first named; `clock` gives the seconds of time stamps, moved by hand."""
 
     name = "memory"
 
@@ -104,7 +104,7 @@ class MemoryTransport:
 
 
 class MemorySender:
-    """Append at once; there is never anything to wait for."""
+    """A sender that appends at once; there is never anything to wait for."""
 
     def __init__(self, transport: MemoryTransport) -> None:
         self._transport = transport
@@ -122,7 +122,7 @@ class MemorySender:
 
 
 class MemoryReader:
-    """Read the logs by position."""
+    """A reader of the logs by position."""
 
     def __init__(self, transport: MemoryTransport, topics: Sequence[str], start: Start) -> None:
         self._transport = transport
@@ -170,7 +170,7 @@ class MemoryReader:
 
 
 class MemoryWork:
-    """Be one member of a group; partitions are split by range over the slots in order, as Kafka's range assignor does."""
+    """One member of a group; partitions are split by range over the slots in order, as Kafka's range assignor does."""
 
     def __init__(self, transport: MemoryTransport, name: tuple[str, str], slot: str) -> None:
         self._transport = transport

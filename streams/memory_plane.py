@@ -21,7 +21,7 @@ READ_RECORDS = 5_000
 
 
 class MemoryPlane:
-    """Monitor all partitions of a memory transport."""
+    """The monitors of all partitions of a memory transport."""
 
     def __init__(self, settings: Settings, transport: MemoryTransport) -> None:
         self._settings = settings

@@ -19,7 +19,7 @@ PATIENCE_S = 10.0
 
 
 class Pulse:
-    """Watch one client, of any kind, by questions about `topic` (None: all); `clock` gives seconds that never run back."""
+    """The pulse of one client, of any kind, by questions about `topic` (None: all); `clock` gives seconds that never run back."""
 
     def __init__(self, client: Any, topic: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client

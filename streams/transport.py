@@ -14,7 +14,7 @@ Start = Literal["earliest", "latest"] | Mapping[tuple[str, int], int]
 
 
 class Outgoing(NamedTuple):
-    """Be one record to send; `partition` None follows from the key (murmur2), `timestamp_ms` None is now."""
+    """One record to send; `partition` None follows from the key (murmur2), `timestamp_ms` None is now."""
 
     topic: str
     key: bytes | None
@@ -25,7 +25,7 @@ class Outgoing(NamedTuple):
 
 
 class Sender(Protocol):
-    """Send records; a record is kept once `flush` returned 0."""
+    """A sender of records; a record is kept once `flush` returned 0."""
 
     def send(self, outgoing: Outgoing) -> None:
         """Queue one record; raises BrokerUnavailable where the queue stays full."""
@@ -38,7 +38,7 @@ class Sender(Protocol):
 
 
 class Reader(Protocol):
-    """Read committed records of whole topics, outside any consumer group."""
+    """A reader of committed records of whole topics, outside any consumer group."""
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
         """Return up to `limit` records, in offset order within a partition; an empty list after `timeout_s`."""
@@ -51,7 +51,7 @@ class Reader(Protocol):
 
 
 class Work(Protocol):
-    """Take one record after another from a consumer group, and finish each together with its outputs in one transaction."""
+    """The work of a consumer group: one record after another, each finished together with its outputs in one transaction."""
 
     def take(self, timeout_s: float) -> Record | None:
         """Return the next record that this member owns, or None. It comes again, here or elsewhere, until finished."""
@@ -73,7 +73,7 @@ class Work(Protocol):
 
 
 class Transport(Protocol):
-    """Make senders, readers and workers."""
+    """The maker of senders, readers and workers."""
 
     @property
     def name(self) -> str:

@@ -1,8 +1,10 @@
 """The walls: import direction, file size, names, and a standard library that nothing hides."""
 
 import ast
+import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,11 @@ FORBIDDEN = {
     "streams": {"pickle"},
 }
 BAD_NAMES = {"utils", "common", "helpers", "manager", "core"}
+# A class is a thing: its docstring begins with a noun, not with what a function's docstring would begin with.
+VERBS = re.compile(
+    "(Add|Append|Ask|Be|Build|Carry|Check|Count|Describe|End|Find|Fold|Follow|Give|Handle|Hold|Judge|Keep|Make|Match|Move|Name|Open|Point|"
+    "Read|Refuse|Remember|Represent|Return|Run|Save|Say|Send|Show|Size|Start|Store|Take|Tell|Tie|Track|Turn|Walk|Watch|Write)[ ,.:;]"
+)
 PYTHON_FILES = sorted(
     path for folder in (".", *ROOMS, "tests", "tests/kafka", "benchmarks", "examples") for path in (ROOT / folder).glob("*.py")
 )
@@ -52,6 +59,53 @@ def test_imports_run_one_way(room: str) -> None:
                 assert first in ALLOWED[room] | {"__version__"}, where
             if level == 0:
                 assert first not in FORBIDDEN[room], where
+
+
+def circle(folder: Path) -> list[str]:
+    """Return the files of a circle of imports inside a folder, function bodies and TYPE_CHECKING included; empty if there is none."""
+    files = {path.stem: path for path in folder.glob("*.py")}
+    graph = {name: {module.split(".")[0] for level, module, _ in imports(path) if level == 1} for name, path in files.items()}
+    try:
+        TopologicalSorter({name: found & set(files) for name, found in graph.items()}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+@pytest.mark.parametrize("room", [".", *ROOMS])
+def test_no_circle_of_imports_inside_a_room(room: str) -> None:
+    assert not circle(ROOT / room)
+
+
+@pytest.mark.parametrize(
+    "back", ["from .one import x", "def f():\n    from . import one", "if TYPE_CHECKING:\n    from .one import x"]
+)
+def test_a_circle_of_imports_is_found(tmp_path: Path, back: str) -> None:
+    (tmp_path / "one.py").write_text("from .two import x\nfrom ..one import y\n", "utf-8")
+    (tmp_path / "two.py").write_text("from ..one import x\n", "utf-8")
+    assert not circle(tmp_path)
+    (tmp_path / "two.py").write_text(back, "utf-8")
+    assert set(circle(tmp_path)) == {"one", "two"}
+
+
+def verb_docstrings(source: str) -> list[str]:
+    """Return the classes whose docstring begins with a verb, as `line name: docstring`."""
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    told = [(node, ast.get_docstring(node) or "") for node in classes]
+    return [f"{node.lineno} {node.name}: {text}" for node, text in told if VERBS.match(text)]
+
+
+@pytest.mark.parametrize("folder", [".", *ROOMS])
+def test_a_class_docstring_is_a_noun_phrase(folder: str) -> None:
+    for path in sorted((ROOT / folder).glob("*.py")):
+        assert not verb_docstrings(path.read_text("utf-8")), path.relative_to(ROOT)
+
+
+def test_a_class_docstring_that_is_a_verb_is_found() -> None:
+    source = 'class A:\n    """{}"""\n'
+    for verb in ("Be one record.", "Hold rows.", "Start, find and stop it."):
+        assert verb_docstrings(source.format(verb)), verb
+    assert not verb_docstrings(source.format("One record."))
 
 
 def test_only_streams_and_benchmarks_import_kafka_clients() -> None:
