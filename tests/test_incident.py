@@ -31,6 +31,7 @@ from driftloop.streams.transport import Outgoing
 from driftloop.streams.watching import read_events
 
 SETTINGS = Settings(monitor=MonitorConfig(settle_rows=800))
+START_MS = 1_700_000_000_000
 SIGNATURE = Signature(task="classification", features=("x",), classes=(0, 1))
 
 
@@ -50,7 +51,7 @@ class World:
             made = PredictionMade(model="m", version=1, prediction_id=ident, output=0, features={"x": error})
             arrived = LabelArrived(model="m", prediction_id=ident, label=int(wrong))
             for kind, event in (("predictions", made), ("labels", arrived)):
-                self.sender.send(Outgoing(SETTINGS.topic(kind), b"m", encode_json(event), timestamp_ms=self.rows))
+                self.sender.send(Outgoing(SETTINGS.topic(kind), b"m", encode_json(event), timestamp_ms=START_MS + self.rows))
         self.plane.step()
         while self.control.step():
             pass
