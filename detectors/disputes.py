@@ -119,7 +119,7 @@ class Disputes:
         count = self.pending.head + int(self.plain_before[at]) + len(self.admitted)
         family = self._family(held, time_ms, count)
         version = int(rows.version[at])
-        if any(one.version == version for one in family):
+        if family and any(one.version == version for one in family):
             self.table.count(order, slot, "duplicates")
             return
         if held is not None and not family:

@@ -46,7 +46,7 @@ class Evictions:
             return True
         if not keys or (keys.count(keys[0]) == len(keys) and self._table.knows(keys[0])):
             return False
-        new = {key: 0 for key in set(keys) if not self._table.knows(key)}
+        new = dict.fromkeys(self._table.unknown(set(keys)), 0)
         if not new:
             return False
         # A model is made of one record of its key: the largest bounds it.

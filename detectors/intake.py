@@ -87,7 +87,7 @@ class Intake:
         if piece.stop == piece.start:
             return no_labels()
         values, limit = piece.source.values[piece.start : piece.stop], min(self.max_value_bytes, MAX_LABEL_BYTES)
-        if all(key in self._slots for key in piece.keys().different):
+        if not piece.keys().different.difference(self._slots):
             with suppress(Unlike):
                 return self._label_columns(piece, alike_labels(values, piece.keys(), limit), None)
         rows = label_rows(values, limit)
@@ -116,7 +116,7 @@ class Intake:
         """Return columns and features of the sound records, and the indices of the refused ones."""
         values = cast(list[bytes], piece.source.values[piece.start : piece.stop])
         keys = piece.keys()
-        new = {key for key in keys.different if key not in self._readers}
+        new = keys.different.difference(self._readers)
         if not new:
             with suppress(Unlike):
                 return *self._alike(values, keys), []

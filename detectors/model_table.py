@@ -72,6 +72,10 @@ class ModelTable:
         """Return whether the key of a record is the name of a model."""
         return key in self._keys
 
+    def unknown(self, keys: set[bytes | None]) -> set[bytes | None]:
+        """Return the keys that are the name of no model."""
+        return keys.difference(self._keys)
+
     def name(self, slot: int) -> str:
         """Return the model's name."""
         return self.models[slot].name

@@ -139,7 +139,8 @@ def _indices(
     found: dict[Spot, float] = {}
     for slot, value in distinct(*rows):
         model = table.models[slot]
-        found[slot, value] = value if model.task == "regression" else index_of(model).get(value, model.most_classes)
+        index = value if model.task == "regression" else index_of(model).get(value)
+        found[slot, value] = model.most_classes if index is None else index
     if numbers is not None and all(value == index for (_, value), index in found.items()):
         return numbers
     return translated(*rows, found)

@@ -138,10 +138,11 @@ class Step:
         at = int(np.searchsorted(orders, order))
         return at < len(orders) and int(orders[at]) == order
 
-    def touched(self) -> list[Watched]:
-        """Return the models of the stretch, in the order of their slots."""
+    def waiting(self) -> list[Watched]:
+        """Return the models of the stretch with episodes that wait for a count, in the order of their slots."""
         slots = {model for model, _ in (*self._runs.keys, *self._joined_runs.keys)}
-        return [self.roster.models[slot] for slot in sorted(slots)]
+        found = [self.roster.models[slot] for slot in sorted(slots)]
+        return [watched for watched in found if watched.book.open or watched.book.settled]
 
     def due(self, watched: Watched, episode: Episode, after: int | None = None) -> int | None:
         """Return the order after `after` at which an episode reaches its next count, or None: not in this stretch."""
@@ -190,12 +191,13 @@ class Step:
         """Count the rows of the stretch."""
         roster, runs = self.roster, self._runs
         several = Counter(model for model, _ in runs.keys)
-        for version, start, end in zip(self._versions, runs.starts, runs.ends, strict=True):
+        newest_rows = runs.rows[np.array(runs.ends, np.int64) - 1]
+        seen = newest_rows.tolist(), self.inputs.time_ms[newest_rows].tolist()
+        for version, start, end, newest, seen_ms in zip(self._versions, runs.starts, runs.ends, *seen, strict=True):
             version.predictions += end - start
             version.dirty = True
             watched = roster.models[version.model]
-            newest = runs.rows[end - 1]
-            watched.seen_ms = max(watched.seen_ms, int(self.inputs.time_ms[newest]))
+            watched.seen_ms = max(watched.seen_ms, seen_ms)
             if several[version.model] == 1:
                 watched.predictions += end - start
                 version.last_seen = watched.predictions
@@ -211,9 +213,9 @@ class Step:
         touched = {version.model for version in (*self._versions, *self._joined_versions)}
         roster.touched |= touched
         roster.fresh_inputs |= {version.model for version in self._versions}
-        for slot in touched:
-            for episode in roster.models[slot].book.waiting():
-                self._carry(episode, slot)
+        for watched in self.waiting():
+            for episode in watched.book.waiting():
+                self._carry(episode, watched.slot)
 
     def _carry(self, episode: Episode, slot: int) -> None:
         for on_labels in (True, False):

@@ -110,7 +110,7 @@ class Watch:
         step = Step(self.roster, self._positions, stretch, self._last_label)
         self._last_label = step.last_label
         agenda = Agenda(step.flows(), self._is_open)
-        for watched in step.touched():
+        for watched in step.waiting():
             for episode in watched.book.waiting():
                 self._wait(step, agenda, watched, episode.signal)
         for order, rank, what in agenda.visits():
