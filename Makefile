@@ -31,7 +31,7 @@ test: $(STAMP) check ## run all checks and tests
 	$(BIN)/python -m pytest
 
 test-fast: $(STAMP) ## run what needs no broker and is not slow, on two cores
-	$(BIN)/python -m pytest -n 2 -m "not kafka and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not kafka and not slow"
 
 check: $(STAMP) ## format, lint and types, as CI checks them
 	$(BIN)/ruff format --check .

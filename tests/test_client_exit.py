@@ -1,6 +1,7 @@
 """Every end of a process that can be caught: workers of multiprocessing however they end, forks, gunicorn, SIGTERM. Counts are exact."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -104,7 +105,8 @@ if __name__ == "__main__":
     done = run_file(program, tmp_path, {**os.environ, "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": AWAY})
     assert done.returncode == 0, done.stderr
     assert f"30 of 30 events were dropped and 0 failed ({AWAY})" in done.stderr
-    assert f"40 of 40 events were not sent before the process was ended ({AWAY})" in done.stderr
+    # A pool ends its worker by SIGTERM, or the worker ends by itself a moment before: counted and told either way.
+    assert re.search(rf"40 of 40 events were (not sent before the process was ended|dropped and 0 failed) \({AWAY}\)", done.stderr)
 
 
 SIGTERM = """

@@ -23,4 +23,3 @@ def test_mutated_files_are_taken_or_refused_and_nothing_else() -> None:
     assert told["uncaught"] == 0, json.dumps(told)
     assert told["taken"] + told["refused"] + told["quarantined"] == 400  # type: ignore[operator]
     assert min(told["taken"], told["refused"]) > 20  # type: ignore[type-var]
-    assert told["rss_bytes"] < 1_000_000_000  # type: ignore[operator]

@@ -17,7 +17,8 @@ def ids_of(first: int, count: int) -> np.ndarray:
 def add(pending: Pending, count: int, width: int = 2) -> np.ndarray:
     first = pending.head
     rows = np.arange(first, first + count)
-    columns = {name: rows.astype(kind) for name, kind in COLUMNS.items()}
+    # Each id is answered once: no row has an older one of its id behind it.
+    columns = {name: (rows if name != "back" else np.zeros(count)).astype(kind) for name, kind in COLUMNS.items()}
     added = pending.append(NewRows(ids_of(first, count), columns, np.full((count, width), 0.5, np.float32)))
     pending.index(added)
     return added
