@@ -7,7 +7,6 @@ import platform
 import shutil
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal
@@ -18,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException
 from ..schemas.errors import BrokerUnavailable, DriftloopError
 from ..schemas.topics import KINDS
 from ..settings import Settings
-from .worker_ready import WORKER_PACKAGES
+from .worker_ready import WORKER_PACKAGES, store_problem
 
 Verdict = Literal["ok", "warn", "fail"]
 ROLES = ("monitor", "control", "worker")
@@ -88,15 +87,10 @@ def _store(settings: Settings) -> Finding:
     import fsspec
 
     url = settings.store.shown
-    try:
-        system, path = fsspec.core.url_to_fs(settings.store.url)
-        system.makedirs(path, exist_ok=True)
-        probe = f"{path}/.driftloop-{uuid.uuid4().hex}"
-        system.pipe_file(probe, b"driftloop")
-        system.rm_file(probe)
-    except Exception as problem:  # noqa: BLE001 - every file system of fsspec raises its own
-        why = settings.scrubbed(f"{type(problem).__name__}: {problem}")
-        return Finding("store", "fail", f"{url} must be writable, got {why}", STORE_CURE, 1)
+    why = store_problem(settings.store.url)
+    if why is not None:
+        return Finding("store", "fail", f"{url} must be writable, got {settings.scrubbed(why)}", STORE_CURE, 1)
+    system, path = fsspec.core.url_to_fs(settings.store.url)
     if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
         free_bytes = shutil.disk_usage(path).free
         if free_bytes < LOW_DISK_BYTES:
