@@ -104,6 +104,7 @@ def quantize_int8(data: bytes, features: NDArray[np.float32], cpu: Cpu) -> Quant
     rows = np.ascontiguousarray(features, np.float32).reshape(len(features), *graph.input_shape)
     with _quiet(), tempfile.TemporaryDirectory(prefix="driftloop-int8-") as folder:
         source, preprocessed = _preprocess(data, Path(folder))
+        raw = _make_quantizable(source)
         target = Path(folder) / "int8.onnx"
         try:
             quantize_static(
@@ -112,7 +113,7 @@ def quantize_int8(data: bytes, features: NDArray[np.float32], cpu: Cpu) -> Quant
                 _Batches(graph.input_name, rows),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=_QUANTIZED,
-                nodes_to_exclude=_before_weights(onnx.load_model(str(source), load_external_data=False)),
+                nodes_to_exclude=raw,
                 per_channel=True,
                 reduce_range=not cpu.has_vnni and not cpu.is_arm,
                 activation_type=QuantType.QInt8 if cpu.is_arm else QuantType.QUInt8,
@@ -139,6 +140,15 @@ def _preprocess(data: bytes, folder: Path) -> tuple[Path, bool]:
     return target, True
 
 
+def _make_quantizable(file: Path) -> list[str]:
+    """Bring the model in `file` into the shape that the quantizer takes, and return its nodes that stay in float32."""
+    model = onnx.load_model(str(file), load_external_data=False)
+    _flatten_biases(model)
+    raw = _before_weights(model)
+    file.write_bytes(model.SerializeToString())
+    return raw
+
+
 def _one_domain(model: ModelProto) -> ModelProto:
     """Return the model importing ai.onnx alone: the optimizer lists every domain it knows, used or not."""
     used = {node.domain for node in model.graph.node}
@@ -150,8 +160,31 @@ def _one_domain(model: ModelProto) -> ModelProto:
     return model
 
 
+def _flatten_biases(model: ModelProto) -> None:
+    """Give every Gemm a bias of shape (n,): onnxruntime's quantizer fails on what only broadcasts to it, such as scikit-learn's (1, n)."""
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for index, node in enumerate(model.graph.node):
+        if node.op_type != "Gemm" or len(node.input) < 3 or not {node.input[1], node.input[2]} <= set(held):
+            continue
+        turned = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        columns = held[node.input[1]].shape[0 if turned else 1]
+        bias = held[node.input[2]]
+        if bias.shape == (columns,) or bias.size not in (1, columns) or set(bias.shape[:-1]) - {1}:
+            continue
+        # A tensor of its own: others may use the one that was there.
+        name = f"{node.input[2]}.flat.{index}"
+        flat = np.ascontiguousarray(np.broadcast_to(bias.reshape(-1), (columns,)))
+        model.graph.initializer.append(numpy_helper.from_array(flat, name))
+        node.input[2] = name
+    used = {name for node in model.graph.node for name in node.input} | {
+        value.name for value in (*model.graph.input, *model.graph.output)
+    }
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)
+
+
 def _before_weights(model: ModelProto) -> list[str]:
-    """Return the nodes before the first layer with weights: they work on raw inputs and stay in float32."""
+    """Return the nodes, named where they are not, before the first layer with weights: they work on raw inputs and stay in float32."""
     behind: set[str] = set()
     names = []
     for index, node in enumerate(model.graph.node):
