@@ -208,6 +208,11 @@ class Client:
             log.warning("%d of %d events were not sent before the process was ended (%s)", left, self.counters.sent, where)
         self._tell_losses()
 
+    def before_fork(self) -> None:
+        """Come to rest before a fork copies this process."""
+        if self._queue is not None:
+            self._queue.before_fork()
+
     def after_fork(self) -> None:
         """Start afresh in a forked child: what waits in the parent is the parent's."""
         self._reset()
@@ -331,6 +336,9 @@ class _RecordingQueue:
         return Tally(len(self._events), len(self._events), 0, 0)
 
     def close(self, timeout_s: float) -> None:
+        """Keep the events."""
+
+    def before_fork(self) -> None:
         """Keep the events."""
 
     def after_fork(self) -> None:

@@ -1,6 +1,7 @@
 """The queue of the SDK is bounded by records and by bytes, and tells which bound it is at."""
 
 import logging
+import os
 import subprocess
 import sys
 from typing import Any
@@ -81,3 +82,44 @@ def test_a_full_queue_says_by_which_bound(caplog: pytest.LogCaptureFixture) -> N
 def test_a_config_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsInvalid, match=f"{next(iter(wrong))} must be"):
         Client(AWAY, settings=Settings(), config=ClientConfig(**wrong))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_copies_no_client_that_is_about_to_connect() -> None:
+    # Hooks run in turn, the first one last: this one sees what the fork copies. The broker is librdkafka's own, in this process.
+    program = """
+import os
+at_fork = []
+os.register_at_fork(before=lambda: at_fork.append(client.counters))
+import driftloop
+from driftloop.settings import Settings
+from driftloop.streams import client_queue
+client_queue.FORK_WAIT_S = 60.0
+client = driftloop.Client(settings=Settings(kafka={"test.mock.num.brokers": "1"}))
+for _ in range(100): client.log_prediction("m", output=1)
+child = os.fork()
+if not child: os._exit(0)
+os.waitpid(child, 0)
+print(*at_fork[0])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["100", "100", "0", "0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_forks_wait_for_a_broker_that_is_away_once_only() -> None:
+    program = f"""
+import logging, os, driftloop
+from driftloop.streams import client_queue
+logging.disable()
+client_queue.FORK_WAIT_S = 0.3
+client = driftloop.Client("{AWAY}", config=driftloop.ClientConfig(exit_flush_s=0.1))
+client.log_prediction("m", output=1)
+for _ in range(3):
+    child = os.fork()
+    if not child: os._exit(0)
+    os.waitpid(child, 0)
+    print(client._queue._fork_wait_s)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["0.0", "0.0", "0.0"]
