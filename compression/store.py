@@ -47,17 +47,18 @@ def digest_of(data: bytes) -> str:
 
 
 def _hiding_secrets(method: Callable[Concatenate[ArtifactStore, P], T]) -> Callable[Concatenate[ArtifactStore, P], T]:
-    """Let no error of a method hold what the store's URL holds of secrets: paths of some file systems have it in them."""
+    """Let no error of a method, nor its cause, hold what the store's URL holds of secrets: paths of some file systems have it in them."""
 
     @wraps(method)
     def hiding(store: ArtifactStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(store, *args, **kwargs)
         except DriftloopError as problem:
-            text = without(str(problem), store._secrets)
-            if text == str(problem):
+            if not store._secrets:
                 raise
-            raise type(problem)(text) from None
+            hidden = type(problem)(without(str(problem), store._secrets))
+        # Behind the handler it has no context: a log with a traceback would show what the file system's own error holds.
+        raise hidden
 
     return hiding
 
@@ -69,10 +70,14 @@ class ArtifactStore:
     """
 
     def __init__(self, url: str) -> None:
+        self._secrets = secrets_of(url, {})
+        self._open(url)
+
+    @_hiding_secrets
+    def _open(self, url: str) -> None:
         with _reached(url):
             self._fs, self._root = fsspec.core.url_to_fs(url)
         self._local = isinstance(self._fs, LocalFileSystem)
-        self._secrets = secrets_of(url, {})
 
     @_hiding_secrets
     def put(self, onnx: bytes, manifest: Manifest) -> Stored:

@@ -9,6 +9,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from ..schemas.redaction import secrets_of, without
 from ..settings import Settings
 from .transport import Transport
 from .troubles import Trouble, announce, settle
@@ -64,7 +65,7 @@ def store_problem(url: str) -> str | None:
             with suppress(Exception):
                 system.rm_file(probe)
     except Exception as problem:  # noqa: BLE001 - every file system of fsspec raises its own
-        return f"{type(problem).__name__}: {problem}".replace(url, "the store")
+        return without(f"{type(problem).__name__}: {problem}".replace(url, "the store"), secrets_of(url, {}))
     return None if told == PROBE else "other bytes than were written"
 
 

@@ -1,6 +1,7 @@
 """The store gives back what was put, or says what is wrong with it."""
 
 import os
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 
 from driftloop.compression.store import ArtifactStore, digest_of
-from driftloop.schemas.errors import ArtifactInvalid, NotFound
+from driftloop.schemas.errors import ArtifactInvalid, DriftloopError, NotFound, StoreUnavailable
 from driftloop.schemas.manifest import Manifest
 from driftloop.tests.onnx_graphs import signature
 
@@ -152,3 +153,68 @@ def test_a_password_in_the_url_is_in_no_event_and_in_no_error(url: str) -> None:
     with pytest.raises(ArtifactInvalid) as wrong:
         store.get(stored.digest, 3)
     assert "CANARY" not in str(wrong.value)
+
+
+CANARY = "CANARY7331"
+AWAY = [
+    f"ftp://u:{CANARY}@127.0.0.1:9/store",
+    f"simplecache::ftp://u:{CANARY}@127.0.0.1:9/store",
+    f"s3://AKIA:{CANARY}@bucket/x",
+    f"github://o:r@{CANARY}/x",
+    f"abfs://box@account/x?sig={CANARY}&se=1",
+    f"sftp://u:{CANARY}@127.0.0.1:9/x",
+    f"smb://u:%43{CANARY[1:]}@127.0.0.1/x",
+    f"nope://u:{CANARY}@host/x",
+    f"zip://a::/nope?token={CANARY}",
+    f"/proc/x?token={CANARY}",
+    f"file:///proc/x?token={CANARY}",
+]
+
+
+def told_by(error: BaseException) -> str:
+    """Return all that a log with a traceback, or whoever walks along its causes, may see of an error."""
+    texts = ["".join(traceback.format_exception(error)), repr(error)]
+    behind = error.__cause__ or error.__context__
+    while behind is not None:
+        texts.append(repr(behind))
+        texts += [repr(value) for value in vars(behind).values()] + [str(getattr(behind, "filename", ""))]
+        behind = behind.__cause__ or behind.__context__
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("url", AWAY)
+def test_a_store_that_is_away_shows_no_secret_not_even_in_the_cause(url: str) -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        ArtifactStore(url).put(DATA, manifest())
+    assert CANARY not in told_by(caught.value)
+    assert str(caught.value).startswith("store must answer and have room, got: ")
+
+
+@pytest.mark.parametrize("url", [f"memory://u:{CANARY}@causes/models", f"memory://causes?token={CANARY}"])
+def test_no_cause_of_any_error_of_the_store_shows_a_secret(url: str) -> None:
+    store = ArtifactStore(url)
+    stored = store.put(DATA, manifest())
+    path = store._path(stored.digest, "manifest.json")
+    store._fs.pipe_file(path, b"{")
+    other = "1" * 64
+    store._fs.pipe_file(store._path(other, "manifest.json"), msgspec.json.encode(manifest()))
+    calls = [
+        lambda: store.get("0" * 64),
+        lambda: store.get("../x"),
+        lambda: store.get(stored.digest, 3),
+        lambda: store.put(DATA, manifest(b"other")),
+        lambda: store.manifest(stored.digest),
+        lambda: store.manifest(other),
+        lambda: store.check_manifest(other, "m", signature(2, 2)),
+        lambda: store.check_manifest("0" * 64, "m", signature(2, 2)),
+    ]
+    for call in calls:
+        with pytest.raises(DriftloopError) as caught:
+            call()
+        assert CANARY not in told_by(caught.value)
+
+
+def test_without_a_secret_the_cause_is_kept() -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        ArtifactStore("/proc/x").put(DATA, manifest())
+    assert isinstance(caught.value.__cause__, OSError)
