@@ -7,6 +7,7 @@ them: sent twice perhaps, which the join recognises, but not lost.
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from ..schemas.codecs import JSON, MSGPACK
 from ..schemas.errors import BrokerUnavailable, DriftloopError, SettingsInvalid
 from ..settings import Settings
 from .client_settings import log, producer_properties
+from .fatal_error import RAISED, FatalError
 from .pulse import ANSWER_S
 from .transport import Outgoing, Sender
 
@@ -125,15 +127,15 @@ class KafkaQueue:
         try:
             producer.produce(topic, value, key, headers=content_type(value))
         except BufferError:
-            producer.poll(0)
+            self._serve(producer, producer.poll, 0)
             self._look(producer)
             return False
         except KafkaException as problem:
-            raise BrokerUnavailable(f"record must be taken by the client, got: {problem.args[0].str()} ({topic})") from None
+            raise self._refusal(producer, problem.args[0], topic) from None
         with self._lock:
             self._queued += 1
         if self._queued % POLL_EVERY == 0:
-            producer.poll(0)
+            self._serve(producer, producer.poll, 0)
         if time.monotonic() >= self._look_at:
             self._look(producer)
         return True
@@ -147,7 +149,7 @@ class KafkaQueue:
         """Wait for acknowledgements; return how many records still wait."""
         deadline = time.monotonic() + timeout_s
         while (producer := self._producer) is not None:
-            left = int(producer.flush(max(0.0, deadline - time.monotonic())))
+            left = self._serve(producer, producer.flush, max(0.0, deadline - time.monotonic()))
             if left:
                 self._look(producer)
             waiting = left + self._left_behind()
@@ -160,9 +162,10 @@ class KafkaQueue:
     def tally(self) -> Tally:
         """Return the counts so far."""
         waiting = self._left_behind()
-        if self._producer is not None:
-            self._producer.poll(0)
-            waiting += len(self._producer)
+        producer = self._producer
+        if producer is not None:
+            self._serve(producer, producer.poll, 0)
+            waiting += len(producer)
         with self._lock:
             acked = max(0, self._queued - self._dropped - self._failed - waiting)
             return Tally(self._queued, acked, self._dropped, self._failed)
@@ -175,9 +178,9 @@ class KafkaQueue:
         self._closing = True
         producer = self._producer
         # Dropping and counting a full queue takes its time too.
-        if producer is not None and producer.flush(max(0.0, deadline - time.monotonic())):
+        if producer is not None and self._serve(producer, producer.flush, max(0.0, deadline - time.monotonic())):
             producer.purge()
-            producer.flush(PURGE_S)
+            self._serve(producer, producer.flush, PURGE_S)
 
     def before_fork(self) -> None:
         """Wait until nothing waits, FORK_WAIT_S at most of one outage: a client that is about to connect must not be copied.
@@ -208,6 +211,7 @@ class KafkaQueue:
         self._lost: Producer | None = None
         self._rescue: threading.Thread | None = None
         self._closing = False
+        self._fatal, self._renew_at = FatalError(), -math.inf
         self._look_at = time.monotonic() + LOOK_S
         self._settled, self._settled_at = 0, time.monotonic()
         self._queued = 0
@@ -221,7 +225,24 @@ class KafkaQueue:
             return self._producer
 
     def _new(self) -> Producer:
-        return self._make({**self._properties, "on_delivery": self._on_delivery}, logger=log)
+        return self._make({**self._properties, "on_delivery": self._on_delivery}, logger=self._fatal)
+
+    def _serve(self, producer: Producer, call: Callable[[float], Any], timeout_s: float) -> int:
+        """Make a call that runs callbacks; return how many records still wait in the producer."""
+        try:
+            call(timeout_s)
+        except RAISED as problem:
+            # Never into the caller: the records are refused by their reports.
+            self._fatal.note(problem)
+        return len(producer)
+
+    def _refusal(self, producer: Producer, error: KafkaError, topic: str) -> BrokerUnavailable:
+        """Return the reason why the client takes no record; after a fatal error a new client is made once in a while."""
+        with self._lock:
+            now, said = time.monotonic(), self._fatal.said
+            if said is not None and now >= self._renew_at and producer is self._producer:
+                self._renew_at, self._producer, self._fatal.said = now + STUCK_S, None, None
+        return BrokerUnavailable(f"record must be taken by the client, got: {error.str() if said is None else said} ({topic})")
 
     def _left_behind(self) -> int:
         lost = self._lost
@@ -251,20 +272,23 @@ class KafkaQueue:
         self._lost, self._producer = producer, fresh
         time.sleep(TURN_S)  # for a call that has the lost one in hand already
         producer.purge()
-        producer.flush(MOVE_S)
+        self._serve(producer, producer.flush, MOVE_S)
         self._lost = None
 
     def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
         if error is None:
             return
-        if error.code() in PURGED and self._moved(message):
+        self._fatal.take()
+        is_purged, said = error.code() in PURGED, self._fatal.said
+        if is_purged and said is None and self._moved(message):
             return
         with self._lock:
-            if error.code() in PURGED:
+            # A fatal error purges what waits.
+            if is_purged and said is None:
                 self._dropped += 1
                 return
             self._failed += 1
-        self._on_error(BrokerUnavailable(f"broker must take the record, got: {error.str()}"))
+        self._on_error(BrokerUnavailable(f"broker must take the record, got: {error.str() if said is None else said}"))
 
     def _moved(self, message: Any) -> bool:
         """Return True if this is a record of a lost producer that the new one took."""

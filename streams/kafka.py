@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from confluent_kafka import (
@@ -21,6 +22,7 @@ from ..schemas.errors import BrokerUnavailable, Conflict, NotFound, SettingsInva
 from ..schemas.records import Record
 from ..settings import Settings
 from .client_settings import Membership, log, producer_properties, reader_properties, shown_address
+from .fatal_error import RAISED, FatalError
 from .kafka_records import produce, to_record
 from .kafka_work import KafkaWork
 from .pulse import Pulse
@@ -168,21 +170,22 @@ class KafkaSender:
         while True:
             try:
                 produce(self._producer, outgoing)
-                self._producer.poll(0)
+                self._serve(self._producer.poll, 0)
                 return
             except BufferError:
                 if time.monotonic() > deadline:
                     raise unavailable(self._settings, TIMEOUT_S, TimeoutError()) from None
-                self._producer.poll(0.05)
+                self._serve(self._producer.poll, 0.05)
             except KafkaException as problem:
                 raise Conflict(f"record must be taken by the client, got {problem.args[0].str()} ({outgoing.topic})") from problem
 
     def flush(self, timeout_s: float) -> int:
         """Wait for every queued record; return how many are not acknowledged yet. Raises BrokerUnavailable for refused ones.
 
-        What waits in a client that lost the cluster is refused, and a new client takes what comes next.
+        What waits in a client that lost the cluster, or met an error that it does not survive, is refused, and a new client takes what
+        comes next.
         """
-        left = int(self._producer.flush(timeout_s))
+        left = self._serve(self._producer.flush, timeout_s)
         if not left:
             self._pulse.beat()
         elif self._pulse.is_lost():
@@ -198,16 +201,35 @@ class KafkaSender:
 
     def close(self) -> None:
         """Flush for a short while and let go; what is left then is logged and lost."""
-        left = int(self._producer.flush(CLOSE_FLUSH_S))
+        try:
+            left = self._serve(self._producer.flush, CLOSE_FLUSH_S)
+        except BrokerUnavailable as problem:
+            log.warning("records were refused when the sender closed: %s", problem)
+            return
         if left or self._refused:
             log.warning("%d records were not acknowledged and %d refused when the sender closed", left, len(self._refused))
         self._producer.purge()
         self._producer.flush(0.1)
 
+    def _serve(self, call: Callable[[float], Any], timeout_s: float) -> int:
+        """Return what a call that runs callbacks returns; raises BrokerUnavailable for an error that the client does not survive."""
+        try:
+            return int(call(timeout_s))
+        except RAISED as problem:
+            self._fatal.note(problem)
+        said = self._fatal.said
+        with suppress(*RAISED):
+            self._producer.purge()
+            self._producer.flush(CLOSE_FLUSH_S)
+        self._refused = []
+        self._open()
+        raise BrokerUnavailable(f"broker must take every record, got: {said} ({shown_address(self._settings)})")
+
     def _open(self) -> None:
         properties = {**producer_properties(self._settings), "delivery.report.only.error": True, "on_delivery": self._on_delivery}
+        self._fatal = FatalError()
         try:
-            producer = Producer(properties, logger=log)
+            producer = Producer(properties, logger=self._fatal)
         except KafkaException as problem:
             raise SettingsInvalid(
                 [f"kafka must hold librdkafka properties, got {self._settings.scrubbed(problem.args[0].str())}"]
@@ -215,6 +237,7 @@ class KafkaSender:
         self._producer, self._pulse = producer, Pulse(producer)
 
     def _on_delivery(self, error: KafkaError | None, _message: Any) -> None:
+        self._fatal.take()
         if error is not None and error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
             self._refused.append(error)
 

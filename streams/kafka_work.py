@@ -23,6 +23,7 @@ from ..schemas.records import Record
 from ..settings import Settings
 from .bounded_call import bounded, close_member
 from .client_settings import MAX_MESSAGE_BYTES, Membership, log, member_properties, shown_address, transactional_properties
+from .fatal_error import RAISED
 from .kafka_records import produce, to_record
 from .pulse import Pulse
 from .slots import slot_taken
@@ -167,8 +168,7 @@ class KafkaWork:
         """Leave the group; as a static member: its partitions wait for the slot's return until the session times out."""
         self._held = None
         close_member(self._consumer)
-        # A fenced producer refuses even to be emptied.
-        with suppress(KafkaException):
+        with suppress(*RAISED):  # a fenced producer refuses even to be emptied
             self._producer.purge()
             self._producer.flush(0.1)
 
