@@ -104,7 +104,7 @@ def told(settings: Settings, transport: Transport | None = None) -> Told:
     """Return key, value and id of every event by topic and partition."""
     found: Told = {}
     for record in read(settings, "drift", "metrics", transport=transport):
-        identity = record.key, record.value, dict(record.headers)["ce_id"]
+        identity = record.key, record.value, dict(record.headers).get("ce_id")
         found.setdefault((record.topic, record.partition), []).append(identity)
     return found
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from driftloop.streams.memory_plane import MemoryPlane
 from driftloop.streams.topics import TIMESTAMP_BOUND, admin_client
 from driftloop.streams.transport import Outgoing
 from driftloop.tests.data_plane_world import START_MS, WAIT_S, committed, read, send, told
+from driftloop.tests.kafka.test_serve import service, wait_for_line
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 GOOD = b"m"
@@ -46,6 +48,20 @@ def registered(model: str) -> bytes:
     signature = {"task": "classification", "features": ["x"], "classes": [0, 1]}
     event = {"type": "model_registered", "model": model, "version": 1, "digest": "d", "uri": "u", "size_bytes": 1}
     return json.dumps(event | {"signature": signature}).encode()
+
+
+def asked(model: str, job_id: bytes) -> bytes:
+    event = {"type": "job_requested", "model": model, "job_id": "@", "recipe": "repair", "requested_by": "policy"}
+    return json.dumps(event).encode().replace(b"@", job_id)
+
+
+def opened(model: str, episode_id: bytes) -> bytes:
+    here = {"topic": "t", "partition": 0, "offset": 1, "ts": 1.0}
+    rows = {"partition": 0, "start_offset": 0, "labels_start_offset": 0}
+    event = {"type": "drift_opened", "model": "?", "episode_id": "@", "version": 1, "signal": "error", "detector": "adwin"}
+    event |= {"parameters": {}, "direction": "worse", "severity": "high", "before_mean": 0.1, "after_mean": 0.5, "effect": 1.0}
+    event |= {"change_point": here, "detected_at": here, "rows": rows, "labelled_rows": 500}
+    return json.dumps(event).encode().replace(b"?", model.encode()).replace(b"@", episode_id)
 
 
 def late(output: float, rows: int, at: int) -> list[Sent]:
@@ -82,19 +98,32 @@ SENDS: dict[str, tuple[Callable[[int], list[Sent]], str]] = {
     "P9 names": (names, "none"),
     "P10 fat early labels": (fat_labels, "none"),
 }
+DIGITS = b"9" * 5_000
+CONTROL_SENDS: dict[str, tuple[str, bytes]] = {
+    "C1 digits after the dash": ("jobs", asked("m", b"e1-" + DIGITS)),
+    "C2 garbage": ("jobs", b"\xff\x00"),
+    "C3 larger than its dead letter may be": ("jobs", b"{" + random.Random(1).randbytes(1_010_000).hex().encode()[:1_010_000]),
+    "C4 episode id of 700 kB": ("drift", opened("m", b"e" * 700_000)),
+    "C5 no text": ("drift", opened("\\ud800", b"e1")),
+    "C6 infinite effect": ("drift", opened("m", b"e1").replace(b'"effect": 1.0', b'"effect": 1e999')),
+    "C7 finished before it began": ("job-events", b'{"type": "job_finished", "model": "m"}'),
+}
 # Of each time it is sent; what others do is held by bounds, or counted.
 LETTERS = {"P1 label 2^64": 1, "P2 far repeats": 1, "P6 95 MB in 3 kB": 1, "P7 microseconds": 1, "P7 seconds": 1}
 
 
 def poison(settings: Settings, name: str, row: int) -> list[bytes]:
     """Send the records of one kind; return their values."""
-    records, codec = SENDS[name][0](START_MS + row * 10), SENDS[name][1]
+    return produce(settings, SENDS[name][0](START_MS + row * 10), SENDS[name][1])
+
+
+def produce(settings: Settings, records: list[Sent], codec: str) -> list[bytes]:
     large = {"batch.size": 2_000_000_000, "queue.buffering.max.kbytes": 2_000_000} if codec != "none" else {}
     producer = Producer(
         {**settings.kafka, "partitioner": "murmur2_random", "compression.type": codec, "message.max.bytes": 1_000_000_000, **large}
     )
     for kind, key, value, headers, stamp in records:
-        producer.produce(settings.topic(kind), value, key, timestamp=stamp, headers=list(headers))
+        producer.produce(settings.topic(kind), value, key, timestamp=max(0, stamp), headers=list(headers))
     assert producer.flush(WAIT_S) == 0
     return [value for _, _, value, _, _ in records]
 
@@ -130,6 +159,14 @@ def wait_done(settings: Settings, process: subprocess.Popen[bytes], last: str) -
         time.sleep(0.1)
 
 
+def wait_for(settings: Settings, process: subprocess.Popen[bytes], kind: str, text: bytes) -> None:
+    deadline = time.monotonic() + 3 * WAIT_S
+    while not any(text in (record.value or b"") for record in read(settings, kind)):
+        assert process.poll() is None, f"ended before {text!r}"
+        assert time.monotonic() < deadline, text
+        time.sleep(0.2)
+
+
 def clean(settings: Settings, bad: set[bytes]) -> list[Any]:
     """Return the good model's events of a run in memory over the same log, in which nothing stands in the place of what is bad."""
     transport = MemoryTransport(settings.topics.partitions)
@@ -148,7 +185,13 @@ def clean(settings: Settings, bad: set[bytes]) -> list[Any]:
 
 
 def good_events(settings: Settings, transport: Any = None) -> list[Any]:
-    return [event for _, found in sorted(told(settings, transport).items()) for event in found if event[0] == GOOD]
+    """Return the good model's events; which of two topics the live edge brings first is not given, so no count of early labels."""
+    records = [record for _, found in sorted(told(settings, transport).items()) for record in found if record[0] == GOOD]
+    assert len({ident for _, _, ident in records}) == len(records)
+    events = [json.loads(value) for _, value, _ in records]
+    for event in events:
+        event.get("counts", {}).pop("early_labels", None)
+    return events
 
 
 def test_no_record_ends_the_service_or_bends_the_good_models_events(topics: Settings, environment: dict[str, str]) -> None:
@@ -180,5 +223,31 @@ def test_no_record_ends_the_service_or_bends_the_good_models_events(topics: Sett
         assert found == 2 * count, name
     found = good_events(topics)
     assert found == clean(topics, bad)
-    totals = [json.loads(value)["total_rows"] for _, value, _ in found if b'"metrics_computed"' in value]
+    totals = [event["total_rows"] for event in found if event["type"] == "metrics_computed"]
     assert totals == list(range(1_000, row + 1, 1_000))
+
+
+def test_no_record_of_any_topic_stops_the_whole_service(topics: Settings, environment: dict[str, str], tmp_path: Path) -> None:
+    take_any_time(topics)
+    bad, log = set(), tmp_path / "service.log"
+    for turn in range(2):
+        with service(environment, log.with_suffix(f".{turn}"), "monitor,control,worker") as process:
+            wait_for_line(log.with_suffix(f".{turn}"), "ready: monitor, control, worker", process)
+            send(topics, turn * 1_500, 500)
+            for name in SENDS:
+                bad |= set(poison(topics, name, turn * 1_500 + 500))
+            produce(topics, [(kind, b"bad", value, (), -1) for kind, value in CONTROL_SENDS.values()], "none")
+            send(topics, turn * 1_500 + 500, 1_000, turned=turn == 0)
+            wait_done(topics, process, f"turn {turn}")
+            # The policy asks only if the control plane still reads, and a job ends only if the worker does.
+            wait_for(topics, process, "jobs", b'"requested_by":"policy"')
+            produce(topics, [("jobs", b"m", asked("m", b"by-hand-%d" % turn), (), -1)], "none")
+            wait_for(topics, process, "job-events", b'"job_failed","model":"m","job_id":"by-hand-%d"' % turn)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WAIT_S) == 0
+        said = log.with_suffix(f".{turn}").read_text("utf-8")
+        assert "starts again" not in said, "no role ended"
+        assert "Traceback" not in said
+    assert good_events(topics) == clean(topics, bad)
+    letters = [letter.value[:1_000] for letter in read(topics, "jobs.dlq")]
+    assert sorted(letters) == sorted(2 * [value[:1_000] for _, value in CONTROL_SENDS.values()])
