@@ -6,6 +6,7 @@ records, kept in the state), so that everything derived from rows can be put in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,3 +84,23 @@ class JoinedRows:
     error: Floats
     scores: Floats
     fitness: NDArray[np.int8] | None = None
+
+
+def joined_rows(parts: Sequence[JoinedRows]) -> JoinedRows:
+    """Return the rows of consecutive parts as one."""
+    names = ("order", "model", "version", "prediction_offset", "label_offset", "ts", "output", "label", "error")
+    ints, floats = np.zeros(0, np.int64), np.zeros(0)
+    columns = {
+        name: np.concatenate([ints if at < 5 else floats, *(getattr(part, name) for part in parts)])
+        for at, name in enumerate(names)
+    }
+    width = max((part.scores.shape[1] for part in parts), default=0)
+    scores = np.full((len(columns["order"]), width), np.nan)
+    fitness, start = np.full(len(scores), FIT, np.int8), 0
+    for part in parts:
+        here = slice(start, start + len(part.order))
+        scores[here, : part.scores.shape[1]] = part.scores
+        if part.fitness is not None:
+            fitness[here] = part.fitness
+        start = here.stop
+    return JoinedRows(**columns, scores=scores, fitness=fitness if (fitness != FIT).any() else None)

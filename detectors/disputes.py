@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from .admission import label_problem
 from .answered import Answered
+from .bisection import Blame
 from .columns import Ints
 from .early_labels import MAX_LABEL_BYTES, EarlyLabel, EarlyLabels
+from .faults import contained
 from .inspection import Inspector
 from .model_table import ModelTable
 from .outputs import mark_of
@@ -66,6 +68,7 @@ class Disputes:
     predictions: Predictions
     labels: Labels
     piece: Piece
+    blame: Blame
 
     def __init__(self, rules: Rules, pending: Pending, early: EarlyLabels, inspector: Inspector) -> None:
         self.answered = Answered(rules.window_ms)
@@ -79,6 +82,10 @@ class Disputes:
         self.backs: dict[int, int] = {}
         self.hidden: list[int] = []
         self.clock: tuple[Ints, int] = (np.zeros(0, np.int64), 0)
+
+    def look_at(self, predictions: Piece, labels: Piece) -> None:
+        """Take the pieces that the rows come from."""
+        self.piece, self.blame = labels, Blame(self.inspector, [predictions, labels])
 
     def begin(self, predictions: Predictions, labels: Labels, existing: tuple[Ints, Ints], plain: NDArray[np.bool_]) -> None:
         """Take a piece; `plain` says which predictions are new for certain, `existing` the rows held by ids."""
@@ -94,13 +101,19 @@ class Disputes:
         self.admitted, self.superseded, self.backs, self.hidden = [], [], {}, []
 
     def settle(self, predictions: Ints, labels: Ints) -> list[Pair]:
-        """Follow the given predictions and labels of the piece in merged order; return the pairs they make."""
+        """Follow the given predictions and labels of the piece in merged order; return the pairs they make.
+
+        A record that this fails on becomes a dead letter, as a fault of ours.
+        """
         orders = np.concatenate([self.predictions.order[predictions], self.labels.order[labels]])
         for at in np.argsort(orders, kind="stable").tolist():
-            if at < len(predictions):
-                self._prediction(int(predictions[at]))
-            else:
-                self._label(int(labels[at - len(predictions)]))
+            try:
+                if at < len(predictions):
+                    self._prediction(int(predictions[at]))
+                else:
+                    self._label(int(labels[at - len(predictions)]))
+            except BaseException as problem:  # noqa: BLE001 - one record must not hurt another
+                self.blame.put(int(orders[at]), contained(problem))
         return self._pairs
 
     def expire(self, now_ms: int) -> None:
@@ -137,7 +150,12 @@ class Disputes:
         early, answered = self.early.find(ident), self.answered.find(ident, made.time_ms)
         if early is not None:
             self.early.remove(ident)
-            problem = label_problem(early.value, self.table.models[made.slot])
+            try:
+                mark_of(early.value)
+                problem = label_problem(early.value, self.table.models[made.slot])
+            except BaseException as fault:  # noqa: BLE001 - it is the label's, not that of the prediction
+                self._refuse(early, order, "processing_error", contained(fault))
+                return
             if problem is not None:
                 self._refuse(early, order, "invalid", problem)
                 return

@@ -6,20 +6,23 @@ labelled before its prediction, taken back, at the edge of the window) goes thro
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .bisection import Blame, in_halves
 from .checked_columns import strange_pairs
-from .columns import CONTRARY, FIT, UNFIT, Floats, Ints
+from .columns import CONTRARY, FIT, UNFIT, Floats, Ints, JoinedRows, joined_rows
 from .disputes import Disputes, Pair, Rules
 from .early_labels import EarlyLabels
+from .faults import Fault
 from .model_table import ModelTable
-from .outputs import Fresh, is_output, label_indices, marks_of, output_indices, place_classes
-from .pending import SUPERSEDED, NewRows, Pending
-from .pieces import Labels, Predictions
+from .outputs import Fresh, is_output, label_indices, mark_of, marks_of, output_indices, place_classes
+from .pending import SUPERSEDED, Marks, NewRows, Pending
+from .pieces import Labels, Predictions, joined_labels, no_labels
 from .scalars import numbers_of, types_of
 from .scores import chances
 
@@ -35,6 +38,13 @@ class Joined:
     label_offset: Ints
     values: list[Any]
     numbers: Floats | None
+    marks: Marks
+
+    def take(self, kept: slice | Ints) -> Joined:
+        """Return some of the pairs, in order."""
+        values = self.values[kept] if isinstance(kept, slice) else [self.values[at] for at in kept.tolist()]
+        numbers = None if self.numbers is None else self.numbers[kept]
+        return Joined(self.rows[kept], self.order[kept], self.label_offset[kept], values, numbers, self.marks[kept])
 
 
 class Joiner:
@@ -45,13 +55,15 @@ class Joiner:
         self.table = table
         self.pending = pending
         self.early = early
+        self.faults: list[Fault] = []
 
     def join(self, inputs: tuple[Predictions, Floats], labels: Labels, disputes: Disputes) -> tuple[Bools, Joined]:
         """Return which predictions are new, and the pairs; new rows are held and pairs marked."""
         predictions, stored = inputs
+        labels, strange, marks = self._judged(labels, disputes.blame)
         match, odd, odd_labels = _matched(predictions, labels)
         existing = self._existing(predictions, labels, match)
-        self._disputed((predictions, labels, match), existing, (odd, odd_labels))
+        self._disputed((predictions, labels, match), existing, (odd, odd_labels), strange)
         pairs: list[Pair] = []
         disputes.clear()
         if odd.any() or odd_labels.any():
@@ -70,24 +82,39 @@ class Joiner:
         if len(plain) != len(labels):
             values = [values[at] for at in plain.tolist()]
             numbers = None if numbers is None else numbers[plain]
-        joined = _merged(Joined(rows, labels.order[plain], labels.offset[plain], values, numbers), pairs)
+        joined = _merged(Joined(rows, labels.order[plain], labels.offset[plain], values, numbers, marks[plain]), pairs)
         if disputes.superseded:
             self.pending.mark(np.array(disputes.superseded), SUPERSEDED)
         if disputes.hidden:
             self.pending.hide(np.array(disputes.hidden))
         if len(joined.rows):
-            self.pending.mark(joined.rows, marks_of(joined.values, joined.numbers))
+            self.pending.mark(joined.rows, joined.marks)
         added = np.arange(first, self.pending.head)
         if disputes.superseded or disputes.hidden:
             added = np.setdiff1d(added, np.array(disputes.superseded + disputes.hidden))
         self.pending.index(added)
         return new, joined
 
-    def pairs(self, joined: Joined, fresh: Fresh) -> dict[str, Any]:
-        """Return the columns of joined rows but the offsets and order; new classes get their indices here."""
+    def pairs(self, joined: Joined, fresh: Fresh, blame: Blame) -> JoinedRows:
+        """Return the columns of pairs; new classes get their indices here. A record whose pair this fails on becomes a dead letter."""
+
+        def columns(start: int, stop: int) -> JoinedRows:
+            last = math.inf if stop == len(joined.rows) else int(joined.order[stop])
+            known = Fresh([one for one in fresh.values if one[0] < last], [])
+            return self._columns(joined.take(slice(start, stop)), known)
+
+        parts = in_halves(columns, (0, len(joined.rows)), lambda at, fault: blame.put(int(joined.order[at]), fault))
+        found = parts[0] if len(parts) == 1 else joined_rows(parts)
+        if found.fitness is not None:
+            for kind, name in ((UNFIT, "unfit_scores"), (CONTRARY, "contrary_scores")):
+                mine = (found.fitness == kind).nonzero()[0]
+                self.table.count_rows(found.order[mine], found.model[mine], name)
+        return found
+
+    def _columns(self, joined: Joined, fresh: Fresh) -> JoinedRows:
         rows, pending = joined.rows, self.pending
         slots = pending.column("model", rows).astype(np.int64)
-        place_classes(fresh, joined, slots, self.table)
+        self.faults += place_classes(fresh, joined, slots, self.table)
         stored = pending.column("output", rows)
         output = output_indices(stored, slots, self.table)
         label = label_indices(joined.values, joined.numbers, slots, self.table)
@@ -100,20 +127,37 @@ class Joiner:
         scores, fitness = chances(pending.scores(rows), output, facts.binary[slots])
         if fitness is not None:
             fitness[regress] = FIT
-            for kind, name in ((UNFIT, "unfit_scores"), (CONTRARY, "contrary_scores")):
-                mine = (fitness == kind).nonzero()[0]
-                self.table.count_rows(joined.order[mine], slots[mine], name)
-        return {
-            "model": slots,
-            "version": pending.column("version", rows).astype(np.int64),
-            "prediction_offset": pending.column("offset", rows),
-            "ts": pending.column("ts", rows),
-            "output": output,
-            "label": label,
-            "error": error,
-            "scores": scores,
-            "fitness": fitness,
-        }
+        return JoinedRows(
+            order=joined.order,
+            model=slots,
+            version=pending.column("version", rows).astype(np.int64),
+            prediction_offset=pending.column("offset", rows),
+            label_offset=joined.label_offset,
+            ts=pending.column("ts", rows),
+            output=output,
+            label=label,
+            error=error,
+            scores=scores,
+            fitness=fitness,
+        )
+
+    def _judged(self, labels: Labels, blame: Blame) -> tuple[Labels, Bools, Marks]:
+        """Return the labels that can be marked, which of them are none of their model's kind, and their marks."""
+
+        def judge(start: int, stop: int) -> tuple[Labels, Bools, Marks]:
+            part = labels.part(start, stop)
+            return part, strange_pairs(part, self.table), marks_of(part.values, part.numbers)
+
+        parts = in_halves(judge, (0, len(labels)), lambda at, fault: blame.put(int(labels.order[at]), fault))
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return no_labels(), np.zeros(0, np.bool_), np.zeros(0, np.uint8)
+        return (
+            joined_labels([part for part, _, _ in parts]),
+            np.concatenate([strange for _, strange, _ in parts]),
+            np.concatenate([marks for _, _, marks in parts]),
+        )
 
     def _append(self, predictions: Predictions, stored: Floats, admitted: tuple[Bools, dict[int, int]]) -> None:
         new, backs = admitted
@@ -148,14 +192,20 @@ class Joiner:
         label_rows[rest] = self.pending.find(labels.ids[rest])
         return rows, label_rows
 
-    def _disputed(self, rows: tuple[Predictions, Labels, Ints], existing: tuple[Ints, Ints], repeated: tuple[Bools, Bools]) -> None:
+    def _disputed(
+        self,
+        rows: tuple[Predictions, Labels, Ints],
+        existing: tuple[Ints, Ints],
+        repeated: tuple[Bools, Bools],
+        strange: Bools,
+    ) -> None:
         """Add to the predictions and labels that occur twice all others without a plain story."""
         (predictions, labels, match), (odd, odd_labels) = rows, repeated
         odd |= existing[0] >= 0
         if len(self.early):
             odd |= self.early.among(predictions.ids)
         odd_labels |= ~(self._waiting(predictions, labels, existing[1]) | self._follows(predictions, labels, match))
-        odd_labels |= strange_pairs(labels, self.table)
+        odd_labels |= strange
         here = match >= 0
         odd_labels[here] |= odd[match[here]]
         odd[match[here & odd_labels]] = True
@@ -220,6 +270,7 @@ def _merged(plain: Joined, pairs: list[Pair]) -> Joined:
     order = np.concatenate([plain.order, np.array([pair.order for pair in pairs], np.int64)])
     offsets = np.concatenate([plain.label_offset, np.array([pair.label_offset for pair in pairs], np.int64)])
     values = [*plain.values, *(pair.value for pair in pairs)]
-    by_order = np.argsort(order, kind="stable")
-    values = [values[at] for at in by_order.tolist()]
-    return Joined(rows[by_order], order[by_order], offsets[by_order], values, numbers_of(values, types_of(values)))
+    marks = np.concatenate([plain.marks, np.array([mark_of(pair.value) for pair in pairs], np.uint8)])
+    found = Joined(rows, order, offsets, values, None, marks).take(np.argsort(order, kind="stable"))
+    found.numbers = numbers_of(found.values, types_of(found.values))
+    return found

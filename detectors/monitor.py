@@ -13,12 +13,11 @@ from ..schemas.records import Batch
 from ..schemas.topics import DATA_PLANE_INPUTS, topic_name
 from .answered import Answered
 from .bisection import bisected
-from .columns import FeatureGroup, Floats, InputRows, Ints, JoinedRows
+from .columns import FeatureGroup, Floats, InputRows, Ints
 from .disputes import Disputes, Rules
 from .early_labels import EarlyLabels
 from .effects import Effects
 from .evictions import Evictions
-from .faults import Fault
 from .inspection import Inspector
 from .intake import Intake
 from .join import Joiner
@@ -60,7 +59,7 @@ class Monitor:
         self._intake = Intake(self.table, self._inspector, config.max_value_bytes)
         self._disputes = Disputes(rules, self.buffer, self.early, self._inspector)
         self._joiner = Joiner(rules, self.table, self.buffer, self.early)
-        self._faults: list[Fault] = []
+        self._faults = self._joiner.faults
         self.watch = Watch(config, prefix, partition, self.table, self._faults)
         self._evictions = Evictions(config, (self.table, self.watch.roster, self.buffer), self._intake.forget)
         self._parts = MonitorParts(self)
@@ -200,7 +199,7 @@ class Monitor:
         sound = bisected(self._intake.predictions, joined_predictions, predictions, self._inspector)
         rows, stored, fresh = store_outputs(sound, self.table, self._inspector, predictions)
         arrived = bisected(self._intake.labels, joined_labels, labels, self._inspector)
-        self._disputes.piece = labels
+        self._disputes.look_at(predictions, labels)
         for order, slot in fresh.switches:
             before, label_before = rows.order < order, arrived.order < order
             self._part((rows.take(before), stored[before]), arrived.take(label_before), _until(fresh, order), (events, counts))
@@ -225,13 +224,12 @@ class Monitor:
         self._parts.buffer.touch(joined.rows)
         if self._disputes.superseded:
             self._parts.buffer.touch(np.array(self._disputes.superseded, np.int64))
-        columns = self._joiner.pairs(joined, fresh)
+        pairs = self._joiner.pairs(joined, fresh, self._disputes.blame)
         fresh.values = []
         admitted = rows if new.all() else rows.take(new)
         events, counts = into
         counts["admitted"] += len(admitted)
-        counts["joined"] += len(joined.rows)
-        pairs = JoinedRows(order=joined.order, label_offset=joined.label_offset, **columns)
+        counts["joined"] += len(pairs.order)
         events += [event for _, event in self.watch.observe(_input_rows(admitted), pairs)]
 
     def _effects(self, events: list[Event], counts: Counter[str]) -> Effects:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -11,64 +11,93 @@ import numpy as np
 import xxhash
 
 from ..schemas.events import Scalar
+from .bisection import Blame, in_halves
 from .columns import Floats, Ints
+from .faults import Fault, contained
 from .inspection import Inspector
 from .model import MAX_LEARNED_CLASSES, Model, is_whole
 from .model_table import LABELS, OUTPUTS, ModelTable
 from .over_limit import OverLimit
 from .pending import FIRST_FINGERPRINT, Marks, fingerprints
-from .pieces import Piece, Predictions
+from .pieces import Piece, Predictions, joined_predictions
 from .scalars import Spot, distinct, translated
 
 
 @dataclass(slots=True)
 class Fresh:
-    """Outputs that no prediction of their model had before, as (order, slot, value, index of the highest score)."""
+    """Outputs that no prediction of their model had before, as (order, slot, value, index of the highest score).
+
+    `switches` says from which order on a slot regresses, `switched` which slots do.
+    """
 
     values: list[tuple[int, int, Scalar, int | None]]
     switches: list[tuple[int, int]]
+    switched: set[int] = field(default_factory=set)
 
 
 def store_outputs(rows: Predictions, table: ModelTable, inspector: Inspector, piece: Piece) -> tuple[Predictions, Floats, Fresh]:
-    """Return the sound rows, the number kept for each output, and what is new; `switches` says from which order on a slot regresses."""
+    """Return the sound rows, the number kept for each output, and what is new; `switches` says from which order on a slot regresses.
+
+    A row that this fails on becomes a dead letter, as a fault of ours.
+    """
     fresh = Fresh([], [])
-    known = _known(rows, table)
-    new = {pair for pair, number in known.items() if number is None}
-    if not new:
-        # What is stored of a number is the number itself.
-        return rows, rows.numbers if rows.numbers is not None else translated(rows.slot, rows.outputs, None, known), fresh
-    slots = rows.slot.tolist()
-    got: list[Any] = [known[pair] for pair in zip(slots, rows.outputs, strict=True)]
-    switched: set[int] = set()
-    bad = []
-    for at in [at for at, number in enumerate(got) if number is None]:
-        value, slot = rows.outputs[at], slots[at]
-        model, order = table.models[slot], int(rows.order[at])
-        if slot in switched or value in model.stored:
-            got[at] = float(value) if slot in switched else model.stored[value]
-            continue
-        problem = _new_output(model, value)
-        if problem is None and not table.may_learn(slot, OUTPUTS):
-            bad.append(at)
-            what = f"outputs that models of a partition learn must be at most {inspector.config.max_total_outputs}"
-            over = OverLimit("max_total_outputs", f"{what}, got another one of {model.name!r}")
-            inspector.refuse_over(piece, piece.start + int(np.searchsorted(piece.order, order)), over)
-        elif problem is None:
-            got[at] = model.store(value)
-            scores = rows.scores[at]
-            fresh.values.append((order, slot, value, int(np.nanargmax(scores)) if np.isfinite(scores).any() else None))
-        elif problem == "":
-            got[at] = float(value)
-            switched.add(slot)
-            fresh.switches.append((order, slot))
-        else:
-            bad.append(at)
-            inspector.refuse(piece, piece.start + int(np.searchsorted(piece.order, order)), "invalid", problem)
-    if bad:
-        keep = np.ones(len(rows), np.bool_)
-        keep[bad] = False
-        rows, got = rows.take(keep), [number for at, number in enumerate(got) if keep[at]]
-    return rows, np.array(got), fresh
+    blame = Blame(inspector, [piece])
+
+    def store(start: int, stop: int) -> tuple[Predictions, Floats]:
+        part = rows.part(start, stop)
+        known = _known(part, table)
+        if None not in known.values():
+            # What is stored of a number is the number itself.
+            return part, part.numbers if part.numbers is not None else translated(part.slot, part.outputs, None, known)
+        got: list[Any] = [known[pair] for pair in zip(part.slot.tolist(), part.outputs, strict=True)]
+        bad = []
+        for at in [at for at, number in enumerate(got) if number is None]:
+            try:
+                got[at] = _store_new(part, at, (table, inspector, piece), fresh)
+            except BaseException as problem:  # noqa: BLE001 - one record must not hurt another
+                blame.put(int(part.order[at]), contained(problem))
+            if got[at] is None:
+                bad.append(at)
+        if bad:
+            keep = np.ones(len(part), np.bool_)
+            keep[bad] = False
+            part, got = part.take(keep), [number for number in got if number is not None]
+        return part, np.array(got, np.float64)
+
+    parts = in_halves(store, (0, len(rows)), lambda at, fault: blame.put(int(rows.order[at]), fault))
+    if len(parts) == 1:
+        return *parts[0], fresh
+    return joined_predictions([part for part, _ in parts]), np.concatenate([[], *(numbers for _, numbers in parts)]), fresh
+
+
+def _store_new(rows: Predictions, at: int, where: tuple[ModelTable, Inspector, Piece], fresh: Fresh) -> float | None:
+    """Return the number kept for an output that no prediction of its model had before this piece, None where it is refused."""
+    table, inspector, piece = where
+    value, slot, order = rows.outputs[at], int(rows.slot[at]), int(rows.order[at])
+    model = table.models[slot]
+    if slot in fresh.switched:
+        return float(value)
+    if value in model.stored:
+        return model.stored[value]
+    problem = _new_output(model, value)
+    if problem == "":
+        number = float(value)
+        fresh.switches.append((order, slot))
+        fresh.switched.add(slot)
+        return number
+    place = piece.start + int(np.searchsorted(piece.order, order))
+    if problem is not None:
+        inspector.refuse(piece, place, "invalid", problem)
+        return None
+    scores = rows.scores[at]
+    best = int(np.nanargmax(scores)) if np.isfinite(scores).any() else None
+    if not table.may_learn(slot, OUTPUTS):
+        what = f"outputs that models of a partition learn must be at most {inspector.config.max_total_outputs}"
+        inspector.refuse_over(piece, place, OverLimit("max_total_outputs", f"{what}, got another one of {model.name!r}"))
+        return None
+    number = model.store(value)
+    fresh.values.append((order, slot, value, best))
+    return number
 
 
 def _known(rows: Predictions, table: ModelTable) -> dict[Spot, Any]:
@@ -92,8 +121,11 @@ def _new_output(model: Model, value: Any) -> str | None:
     return f"classes of a model that is not registered must be at most {MAX_LEARNED_CLASSES}" if full else None
 
 
-def place_classes(fresh: Fresh, joined: Any, slots: Ints, table: ModelTable) -> None:
-    """Give class indices, in merged order, to new outputs and to the new labels among the joined ones."""
+def place_classes(fresh: Fresh, joined: Any, slots: Ints, table: ModelTable) -> list[Fault]:
+    """Give class indices, in merged order, to new outputs and to the new labels among the joined ones; return what failed.
+
+    What has none shares the index of all others.
+    """
     new: list[tuple[int, int, int, Scalar, int | None]] = [
         (order, 0, slot, value, best) for order, slot, value, best in fresh.values
     ]
@@ -112,10 +144,15 @@ def place_classes(fresh: Fresh, joined: Any, slots: Ints, table: ModelTable) -> 
         for at, pair in enumerate(zip(slots.tolist(), joined.values, strict=True)):
             if pair in absent:
                 new.append((int(joined.order[at]), 1, *pair, None))
+    faults = []
     for _, is_label, slot, value, best in sorted(new, key=lambda one: one[:2]):
         model = table.models[slot]
-        if value in model.index or not is_label or table.may_learn(slot, LABELS):
-            table.place(slot, value, best)
+        try:
+            if value in model.index or not is_label or table.may_learn(slot, LABELS):
+                table.place(slot, value, best)
+        except BaseException as problem:  # noqa: BLE001 - one model must not hurt another
+            faults.append(Fault(model.name, "place of a class", contained(problem)))
+    return faults
 
 
 def output_indices(stored: Floats, slots: Ints, table: ModelTable) -> Floats:

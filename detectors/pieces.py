@@ -90,6 +90,10 @@ class Predictions:
         """Return the number of rows."""
         return len(self.order)
 
+    def part(self, start: int, stop: int) -> Predictions:
+        """Return the rows from `start` to `stop`."""
+        return self if stop - start == len(self) else self.take(_between(start, stop, len(self)))
+
     def take(self, keep: NDArray[np.bool_]) -> Predictions:
         """Return the rows where `keep` is True."""
         places = np.cumsum(keep) - 1
@@ -136,6 +140,10 @@ class Labels:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.order)
+
+    def part(self, start: int, stop: int) -> Labels:
+        """Return the rows from `start` to `stop`."""
+        return self if stop - start == len(self) else self.take(_between(start, stop, len(self)))
 
     def take(self, keep: NDArray[np.bool_]) -> Labels:
         """Return the rows where `keep` is True."""
@@ -203,6 +211,11 @@ def joined_labels(parts: list[Labels]) -> Labels:
         types=set().union(*(part.types for part in parts)),
         numbers=np.concatenate(numbers) if len(numbers) == len(parts) else None,
     )
+
+
+def _between(start: int, stop: int, count: int) -> NDArray[np.bool_]:
+    places = np.arange(count)
+    return (places >= start) & (places < stop)
 
 
 def _widened(scores: Floats, width: int) -> Floats:
