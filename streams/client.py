@@ -21,7 +21,7 @@ from ..schemas.codecs import decode
 from ..schemas.errors import BrokerUnavailable, DriftloopError, SettingsInvalid
 from ..schemas.events import LabelArrived, PredictionMade, Scalar
 from ..settings import Settings, load_settings
-from . import client_exit
+from . import at_fork, client_exit
 from .client_events import Format, PredictionFields, Time, label_value, new_id, prediction_value
 from .client_queue import KafkaQueue, Queue, Room, Tally, TransportQueue
 from .client_reasons import Reasons
@@ -119,6 +119,7 @@ class Client:
         self._queue = self._make_queue(transport) if self.enabled else None
         if self._queue is not None:
             client_exit.attend(self)
+            at_fork.attend(self)
 
     def log_prediction(self, model: str, **fields: Unpack[PredictionFields]) -> str:
         """Queue a prediction of `model` and return its id, which the label needs.

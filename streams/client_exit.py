@@ -39,12 +39,6 @@ class Leaving(Protocol):
     def leave(self, timeout_s: float) -> None:
         """Send what waits and tell of the rest: the process is about to be ended."""
 
-    def before_fork(self) -> None:
-        """Come to rest: a fork is about to copy this process."""
-
-    def after_fork(self) -> None:
-        """Start afresh, in a forked child."""
-
 
 class _Marker:
     """What multiprocessing holds our hook by."""
@@ -166,17 +160,6 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
         os.kill(os.getpid(), number)
 
 
-def _fork() -> None:
-    for client in list(_live):
-        client.before_fork()
-
-
-def _forked() -> None:
-    _hook_families()
-    for client in list(_live):
-        client.after_fork()
-
-
 atexit.register(close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_fork, after_in_child=_forked)
+    os.register_at_fork(after_in_child=_hook_families)

@@ -6,7 +6,6 @@ them: sent twice perhaps, which the join recognises, but not lost.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import threading
 import time
@@ -19,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from ..schemas.codecs import JSON, MSGPACK
 from ..schemas.errors import BrokerUnavailable, DriftloopError, SettingsInvalid
 from ..settings import Settings
+from .at_fork import Patience, abandon
 from .client_settings import log, producer_properties
 from .fatal_error import RAISED, FatalError
 from .pulse import ANSWER_S
@@ -34,7 +34,6 @@ LOOK_S = 5.0
 STUCK_S = 15.0
 MOVE_S = 30.0
 TURN_S = 0.02
-FORK_WAIT_S = 2.0
 PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 
 
@@ -111,7 +110,7 @@ class KafkaQueue:
         self._room = room
         self._on_error = on_error
         self._make = make
-        self._fork_wait_s = FORK_WAIT_S
+        self._patience = Patience()
         self._reset()
         try:
             # Not kept: it tells of wrong properties now, not at the first record.
@@ -183,25 +182,13 @@ class KafkaQueue:
             self._serve(producer, producer.flush, PURGE_S)
 
     def before_fork(self) -> None:
-        """Wait until nothing waits, FORK_WAIT_S at most of one outage: a client that is about to connect must not be copied.
-
-        While it looks up an address it holds a lock of the C library (glibc's `__check_pf`, inside getaddrinfo), which stays locked in
-        the child for ever: not this client alone, nothing there could look up an address any more. 1 child in 400 met it.
-        """
-        started = time.monotonic()
-        if self._producer is None or not len(self._producer):
-            return
-        if self.flush(self._fork_wait_s):
-            self._fork_wait_s = max(0.0, self._fork_wait_s - (time.monotonic() - started))
-        else:
-            self._fork_wait_s = FORK_WAIT_S
+        """Wait until nothing waits: then no client is about to connect."""
+        if self._producer is not None and len(self._producer):
+            self._patience.wait(lambda timeout_s: self.flush(timeout_s) == 0)
 
     def after_fork(self) -> None:
         """Forget the parent's producers, in the child."""
-        for producer in (self._producer, self._lost):
-            if producer is not None:
-                # Its destructor would wait for threads that only the parent has: it must never run here.
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(producer))
+        abandon(self._producer, self._lost)
         self._reset()
 
     def _reset(self) -> None:

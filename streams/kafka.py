@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from ..schemas.errors import BrokerUnavailable, Conflict, NotFound, SettingsInvalid
 from ..schemas.records import Record
 from ..settings import Settings
+from . import at_fork
 from .client_settings import Membership, log, producer_properties, reader_properties, shown_address
 from .fatal_error import RAISED, FatalError
 from .kafka_records import produce, to_record
@@ -75,6 +76,15 @@ class KafkaTransport:
         self._settings = settings
         self._admin = SteadyAdmin(settings)
         self._groups: dict[str, Consumer] = {}
+        at_fork.attend(self)
+
+    def before_fork(self) -> None:
+        """Do nothing: its own clients are idle between two calls."""
+
+    def after_fork(self) -> None:
+        """Forget the parent's clients, in the child."""
+        at_fork.abandon(self._admin, *self._groups.values())
+        self._admin, self._groups = SteadyAdmin(self._settings), {}
 
     def sender(self) -> Sender:
         """Return a new idempotent sender."""

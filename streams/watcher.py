@@ -17,6 +17,8 @@ from ..schemas.errors import ArtifactInvalid, DriftloopError
 from ..schemas.events import ModelRegistered, Signature
 from ..schemas.plain_text import one_line
 from ..settings import Settings, load_settings
+from . import at_fork
+from .at_fork import Patience
 from .model_trial import DEFAULTS, tried
 from .registry import POLL_RECORDS, Registry
 from .signing import verifier_of
@@ -24,6 +26,7 @@ from .transport import Reader, Transport
 
 POLL_S = 1.0
 RETRY_S = 5.0
+TURN_S = 0.02
 
 log = logging.getLogger("driftloop.watcher")
 
@@ -77,6 +80,8 @@ class ModelWatcher:
     Call `poll` from a loop, or give `on_model` and use it as a context manager (or `start`): then a thread calls it with each new model.
     A model that cannot be fetched, has other bytes than announced, or does not open, run and fit its signature in a child process
     under limits is never handed over; the one before stays, and fetching is tried again.
+    May be made and started before a fork (gunicorn with preload): each child goes on with a reader, and a thread, of its own, and is
+    handed the champion anew. Sessions that the parent made do not work there: the threads of onnxruntime are the parent's.
     """
 
     def __init__(self, model: str, **options: Unpack[WatcherOptions]) -> None:
@@ -84,19 +89,25 @@ class ModelWatcher:
         self.current: PromotedModel | None = None
         given = options.get("settings")
         self._settings = load_settings() if given is None else given
-        self._transport = options.get("transport")
-        self._store = options.get("store")
+        self._given_transport = self._transport = options.get("transport")
+        self._given_store = self._store = options.get("store")
         self._on_model = options.get("on_model")
-        self._registry = Registry(verifier_of(self._settings.signing))
-        self._reader: Reader | None = None
-        self._caught_up = False
-        self._refused: tuple[int, str] | None = None
-        self._retry_at = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._reader: Reader | None = None
+        self._patience = Patience()
+        self._begin()
+        at_fork.attend(self)
+
+    def _begin(self) -> None:
+        self._registry = Registry(verifier_of(self._settings.signing))
+        self._caught_up = False
+        self._handed: tuple[int, str] | None = None
+        self._refused: tuple[int, str] | None = None
+        self._retry_at = 0.0
 
     def poll(self, timeout_s: float = 0.0) -> PromotedModel | None:
-        """Return the champion if it is another one than `current`, waiting up to `timeout_s` for one; else None.
+        """Return the champion if this process was handed another one, or none, waiting up to `timeout_s` for one; else None.
 
         Versions that were replaced before this call looked are passed over. Raises NotFound without topics, BrokerUnavailable.
         """
@@ -105,7 +116,7 @@ class ModelWatcher:
             self._read(max(0.0, min(POLL_S, deadline - time.monotonic())))
             promoted = self._fetch() if self._caught_up else None
             if promoted is not None:
-                self.current = promoted
+                self.current, self._handed = promoted, (promoted.version, promoted.digest)
                 return promoted
             if time.monotonic() >= deadline:
                 return None
@@ -125,6 +136,21 @@ class ModelWatcher:
             self._reader.close()
             self._reader = None
 
+    def before_fork(self) -> None:
+        """Wait until the reader knows the topic: then its client is not about to connect."""
+        if self._reader is not None and not self._caught_up:
+            self._patience.wait(self._comes_to_know)
+
+    def after_fork(self) -> None:
+        """Go on with a reader of its own, in the child, and with a thread if there was one."""
+        at_fork.abandon(self._reader, self._transport, self._store)
+        self._reader, self._transport, self._store = None, self._given_transport, self._given_store
+        self._begin()
+        was_started = self._thread is not None and not self._stop.is_set()
+        self._stop, self._thread = threading.Event(), None
+        if was_started:
+            self.start()
+
     def __enter__(self) -> ModelWatcher:
         """Start the thread if there is a callback."""
         if self._on_model is not None:
@@ -134,6 +160,15 @@ class ModelWatcher:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the watcher."""
         self.close()
+
+    def _comes_to_know(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not self._caught_up and time.monotonic() < deadline:
+            if self._thread is None:
+                self._read(TURN_S)
+            else:
+                time.sleep(TURN_S)
+        return self._caught_up
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -163,7 +198,7 @@ class ModelWatcher:
         if champion is None:
             return None
         wanted = (champion.version, champion.digest)
-        if self.current is not None and (self.current.version, self.current.digest) == wanted:
+        if self._handed == wanted:
             return None
         if self._refused == wanted and time.monotonic() < self._retry_at:
             return None

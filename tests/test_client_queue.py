@@ -89,18 +89,18 @@ def test_a_fork_copies_no_client_that_is_about_to_connect() -> None:
     # Hooks run in turn, the first one last: this one sees what the fork copies. The broker is librdkafka's own, in this process.
     program = """
 import os
-at_fork = []
-os.register_at_fork(before=lambda: at_fork.append(client.counters))
+copied = []
+os.register_at_fork(before=lambda: copied.append(client.counters))
 import driftloop
 from driftloop.settings import Settings
-from driftloop.streams import client_queue
-client_queue.FORK_WAIT_S = 60.0
+from driftloop.streams import at_fork
+at_fork.FORK_WAIT_S = 60.0
 client = driftloop.Client(settings=Settings(kafka={"test.mock.num.brokers": "1"}))
 for _ in range(100): client.log_prediction("m", output=1)
 child = os.fork()
 if not child: os._exit(0)
 os.waitpid(child, 0)
-print(*at_fork[0])
+print(*copied[0])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["100", "100", "0", "0"]
@@ -119,7 +119,7 @@ for _ in range(3):
     child = os.fork()
     if not child: os._exit(0)
     os.waitpid(child, 0)
-    print(client._queue._fork_wait_s)
+    print(client._queue._patience.left_s)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["0.0", "0.0", "0.0"]

@@ -1,6 +1,9 @@
 """ModelWatcher: each champion handed over once, never with other bytes than announced."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -268,6 +271,40 @@ def test_a_store_that_runs_out_of_memory_does_not_end_the_poll(caplog: pytest.Lo
     stage.shelf = Full()
     assert stage.watcher().poll() is None
     assert "MemoryError" in caplog.text
+
+
+@pytest.mark.kafka
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("way", ["poll", "thread"])
+def test_a_watcher_of_before_a_fork_goes_on_in_the_child(topics: Settings, environment: dict[str, str], way: str) -> None:
+    program = f"""
+import os, sys, time
+from driftloop import ModelWatcher
+told = lambda promoted: print(role, promoted.version, flush=True)
+role = "parent"
+watcher = ModelWatcher("m", on_model=told if {way == "thread"} else None)
+if {way == "thread"}: watcher.start()
+else: told(watcher.poll({WAIT_S}))
+while watcher.current is None: time.sleep(0.01)
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+role = "child"
+while watcher.current.version < 2:
+    time.sleep(0.01)
+    if {way == "poll"} and (promoted := watcher.poll(0.1)): told(promoted)
+watcher.close()
+"""
+    stage = Stage(KafkaTransport(topics), topics)
+    made = [register(topics, stage.transport, NewModel("m", model_bytes(f"fork{number}"), SIGNATURE)) for number in (1, 2)]
+    first, second = (ModelPromoted(model="m", version=one.version, digest=one.digest, reason="r") for one in made)
+    stage.send(first)
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["parent 1\n", "child 1\n"]
+        stage.send(second)
+        assert process.stdout.readline() == "child 2\n"
+        assert process.wait(WAIT_S) == 0
 
 
 def test_the_package_gives_the_watcher() -> None:
