@@ -163,10 +163,6 @@ def replay(  # noqa: PLR0913 - one argument an option
         print_json(counts.summary())
 
 
-def _no_progress(step: str, fraction: float, message: str) -> None:
-    """Take a step of a recipe that is done before a bar would be of use."""
-
-
 def _silent(told: object) -> None:
     """Take a drift event and say nothing of it."""
 
@@ -177,7 +173,7 @@ def compress(  # noqa: PLR0913 - one argument an option
     model: Annotated[Path, typer.Argument(help="ONNX file.")],
     rows: Annotated[str, typer.Option(help="CSV[.gz] table: features in the model's order by name or place, and --label.")],
     out: Annotated[Path, typer.Option(help="Folder for the compressed model and its manifest.")],
-    recipe: Annotated[str, typer.Option(help="What to do.")] = "int8",
+    recipe: Annotated[str, typer.Option(help="Name, or a JSON or TOML file.")] = "int8",
     label: Annotated[str, typer.Option(help="Label column of --rows: classes, or numbers for a regression.")] = "y",
     classes: Annotated[str, typer.Option(help="Classes in the order of the scores, by commas (default: sorted labels).")] = "",
     task: TaskOption = "",
@@ -192,11 +188,13 @@ def compress(  # noqa: PLR0913 - one argument an option
     from .schemas.errors import GateRejected
     from .streams.compress_file import CompressConfig, compress_file, verdict_table
     from .streams.compress_fit import Wish
+    from .streams.recipe_file import chosen_recipe
 
     state = state_of(context)
     wish = Wish(rows, wanted_columns(label, None, features, ignore), task_named(task), classes)
-    with state.talk.status("compressing"):
-        told = compress_file(state.settings, CompressConfig(model, recipe, wish, out), _no_progress)
+    config = CompressConfig(model, chosen_recipe(state.settings, recipe), wish, out)
+    with state.talk.status("compressing") as status:
+        told = compress_file(state.settings, config, lambda news: status.update(f"{news.step} {news.fraction:.0%}"))
     for note in told["notes"]:
         state.say(note)
     if json:

@@ -24,7 +24,7 @@ COLUMNS = ("job_id", "model", "recipe", "state", "version", "arm", "duration_s")
 def submit(  # noqa: PLR0913 - one argument an option
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    recipe: Annotated[str, typer.Option(help="repair or int8.")] = "repair",
+    recipe: Annotated[str, typer.Option(help="Name, or a JSON or TOML file.")] = "repair",
     job_id: Annotated[str | None, typer.Option(help="Asking twice with one id is asking once (default: a new id).")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 6 if rejected, 1 if failed.")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait; exit code 124 after that.")] = 600.0,
@@ -35,19 +35,24 @@ def submit(  # noqa: PLR0913 - one argument an option
     Example: driftloop jobs submit fraud --recipe repair --wait
     """
     from .schemas.events import JobRequested
+    from .schemas.recipe_reading import definition_of
+    from .schemas.recipes import BUILT_IN
     from .streams.outgoing import publish
+    from .streams.recipe_file import chosen_recipe
 
     state = state_of(context)
+    asked = chosen_recipe(state.settings, recipe)
     settings, transport = state.settings, state.transport()
     chosen = f"user-{uuid.uuid4().hex[:12]}" if job_id is None else job_id
-    event = JobRequested(model=model, job_id=chosen, recipe=recipe, requested_by="user")
+    definition = None if asked == BUILT_IN.get(asked.name) else definition_of(asked)
+    event = JobRequested(model=model, job_id=chosen, recipe=asked.name, requested_by="user", definition=definition)
     _check(state, event)
     transport.end_offsets(settings.topic("jobs"))
     publish(settings, transport, event)
     state.say(f"job {chosen} requested")
     view = _wait(state, chosen, timeout) if wait else None
     if json:
-        print_json(view if view is not None else {"job_id": chosen, "model": model, "recipe": recipe, "state": "requested"})
+        print_json(view if view is not None else {"job_id": chosen, "model": model, "recipe": asked.name, "state": "requested"})
     else:
         typer.echo(chosen if view is None else f"{chosen}\t{view.state}")
     if view is not None:
@@ -55,8 +60,7 @@ def submit(  # noqa: PLR0913 - one argument an option
 
 
 def _check(state: State, event: JobRequested) -> None:
-    """Refuse a job that would fail: a bad id or recipe as a wrong argument, an unknown model as not found."""
-    from .compression.optimizer import RECIPES
+    """Refuse a job that would fail: a bad id as a wrong argument, an unknown model as not found."""
     from .schemas.control_events import check_control
     from .schemas.errors import Conflict, EventInvalid
     from .streams.publishing import known_model
@@ -66,8 +70,6 @@ def _check(state: State, event: JobRequested) -> None:
         check_control(event)
     except EventInvalid as problem:
         raise typer.BadParameter(str(problem)) from None
-    if event.recipe not in RECIPES:
-        raise typer.BadParameter(f"recipe must be one of {', '.join(RECIPES)}, got {event.recipe!r}")
     registry = read_registry(state.transport(), state.settings)
     versions = known_model(registry, event.model)
     if registry.champion(event.model) is None:

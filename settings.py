@@ -29,7 +29,9 @@ from .schemas.config import (
     TopicsConfig,
     WorkerConfig,
 )
-from .schemas.errors import SettingsInvalid
+from .schemas.errors import RecipeInvalid, SettingsInvalid
+from .schemas.recipe_reading import definition_of, recipe_named, recipe_of
+from .schemas.recipes import BUILT_IN, Recipe
 from .schemas.redaction import is_secret, secrets_of, shown_property, without
 
 PREFIX = "DRIFTLOOP_"
@@ -39,6 +41,7 @@ DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
 MAX_FILE_BYTES = 64 * 1024  # what a parser does with dotted keys grows as the square of their length
 MAX_DEPTH = 8
 MAX_SHOWN = 80
+LINE_BREAK = "\n"
 # What people write with one underscore, or with none of the section's name; Kubernetes makes variables of services' names that look alike.
 KNOWN_PROPERTIES = ("bootstrap.servers", "security.protocol", "sasl.", "ssl.")
 
@@ -55,6 +58,7 @@ class Settings(Section):
     policy: PolicyConfig = PolicyConfig()
     worker: WorkerConfig = WorkerConfig()
     repair: RepairConfig = RepairConfig()
+    recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     store: StoreConfig = StoreConfig()
     models: ModelsConfig = ModelsConfig()
     signing: SigningConfig = SigningConfig()
@@ -68,6 +72,33 @@ class Settings(Section):
             milestones = tuple(sorted({*known, *missing}))
             self.__dict__["monitor"] = self.monitor.model_copy(update={"milestones": milestones})
         return self
+
+    @model_validator(mode="after")
+    def _check_recipes(self) -> Self:
+        """Tell wrong recipes, and a policy that asks for one that is not there, before anything starts."""
+        problems: list[str] = []
+        for name, definition in self.recipes.items():
+            try:
+                recipe_of(name, definition)
+            except RecipeInvalid as invalid:
+                problems += invalid.problems
+        if self.policy.recipe not in self.recipes:
+            try:
+                recipe_named(self.policy.recipe, self.recipes)
+            except RecipeInvalid as invalid:
+                problems += [f"policy.{problem}" for problem in invalid.problems]
+        if problems:
+            raise ValueError(LINE_BREAK.join(problems))
+        return self
+
+    def recipe(self, name: str) -> Recipe:
+        """Return the recipe of a name, of these settings or built in; raises RecipeInvalid."""
+        return recipe_named(name, self.recipes)
+
+    def definition(self, name: str) -> dict[str, Any] | None:
+        """Return what a request for a recipe must carry: the whole of it, None where every worker knows it by its name."""
+        recipe = self.recipe(name)
+        return None if recipe == BUILT_IN.get(name) else definition_of(recipe)
 
     @property
     def bootstrap_servers(self) -> str:
@@ -120,7 +151,7 @@ def load_settings(file: str | Path | None = None, environment: Mapping[str, str]
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as invalid:
-        problems += [_sentence(error) for error in invalid.errors(include_url=False)]
+        problems += [line for error in invalid.errors(include_url=False) for line in _sentences(error)]
         raise SettingsInvalid(problems) from None
     if problems:
         raise SettingsInvalid(problems)
@@ -207,6 +238,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int | float) else value
+
+
+def _sentences(error: Any) -> list[str]:
+    """Return what an error says; one of the settings as a whole holds a line for every problem."""
+    return (
+        str(error["ctx"]["error"]).split(LINE_BREAK) if error["type"] == "value_error" and not error["loc"] else [_sentence(error)]
+    )
 
 
 def _sentence(error: Any) -> str:

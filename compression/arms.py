@@ -1,28 +1,20 @@
-"""A repair: cheap arms side by side, judged on the newest rows, which none of them was trained on."""
+"""The arms of a recipe side by side: each a line of steps from the champion to a candidate; the newest rows, unseen, choose."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..schemas.config import RepairConfig
-from ..schemas.errors import ArtifactInvalid, JobError, ModelUnsupported
-from ..schemas.events import ArmResult
-from ..schemas.rows import Rows
-from .export import check_parity, write_back
+from ..schemas.errors import ArtifactInvalid, DriftloopError, JobError
+from ..schemas.events import ArmResult, EarlyExit
+from ..schemas.recipes import Arm, Recall, Recipe
+from .early_exit import Standing, early_exit, level_before
 from .gate import paired_interval
-from .importer import ImportedModel, import_onnx
-from .job import Job
-from .runtime import Runner, outcomes
-from .trainer import Examples, reset, train
-
-Progress = Callable[[str, float, str], None]
-TRAINED_ARMS = ("finetune", "finetune_old", "scratch")
+from .job_context import JobContext
+from .steps import run_step
+from .workpiece import Workpiece
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,167 +22,112 @@ class Candidate:
     """What one arm offers; `results` holds one number per held-out row, higher is better."""
 
     arm: str
-    onnx: bytes
+    piece: Workpiece
     results: NDArray[np.float64]
-    version: int | None = None
 
     @property
     def metric(self) -> float:
         """Return the mean result."""
         return float(self.results.mean())
 
-    def said(self) -> ArmResult:
+    def as_event(self) -> ArmResult:
         """Return the arm as the events tell it."""
-        return ArmResult(arm=self.arm, metric=self.metric, rows=len(self.results), version=self.version)
+        return ArmResult(arm=self.arm, metric=self.metric, rows=len(self.results), version=self.piece.version)
 
 
 @dataclass(frozen=True, slots=True)
-class Repaired:
-    """The chosen candidate and all of them; `untrained` says that a recalled version made training needless.
-
-    `kept` is empty, or the reason why the champion itself, then the one chosen, stays.
-    """
+class Choice:
+    """The chosen candidate and all of them; `exit` names the rule that made training needless. It may be the champion that stays."""
 
     chosen: Candidate
     candidates: tuple[Candidate, ...]
-    trained_rows: int
-    untrained: bool
-    kept: str = ""
+    exit: EarlyExit | None = None
+
+    @property
+    def stays(self) -> bool:
+        """Return True where the champion itself is the one chosen."""
+        return self.exit is not None and self.exit.rule == "champion_reaches_level"
 
 
-def split(rows: Rows, config: RepairConfig) -> tuple[Rows, Rows]:
-    """Return the rows to train on and the newest, held out; raises JobError where too few remain."""
-    held = max(config.min_holdout_rows, round(len(rows) * config.holdout_share))
-    if len(rows) - held < config.min_holdout_rows:
-        raise JobError("error", f"labelled rows must be at least {2 * config.min_holdout_rows}, got {len(rows)}")
-    return rows.take(slice(0, len(rows) - held)), rows.take(slice(len(rows) - held, len(rows)))
-
-
-def repair(job: Job, config: RepairConfig, progress: Progress) -> Repaired:
+def run_arms(recipe: Recipe, context: JobContext, least_rows: int) -> Choice:
     """Return the best candidate of all arms.
 
-    An earlier version that does as well on the held-out rows as the model in force did before the drift ends the search: a concept that
-    returns is recalled, not trained again. So does a champion that is back at that level, unless an earlier version is better still.
-    Raises JobError where no arm could run.
+    Arms that train nothing run first, then the exits are looked at, `least_rows` old rows making a level; then the others run. An arm
+    that fails gives nothing and says why. Raises JobError where none gave a candidate, or the reason itself of a single arm.
     """
-    training, holdout = split(job.rows, config)
-    champion = _results(job, job.champion.onnx, holdout)
-    before = _before(job, config)
-    progress("recall", 0.1, f"{len(job.earlier)} earlier versions on {len(holdout)} rows")
-    recalled = _recall(job, holdout)
+    runs = _Runs(context)
+    free = {name: arm for name, arm in recipe.arms.items() if not any(step.trains for step in arm)}
+    span = 1 / len(recipe.arms)
+    for at, (name, arm) in enumerate(free.items()):
+        runs.run(name, arm, (at * span, (at + 1) * span))
+    recalled = [one for one in runs.candidates if one.piece.version is not None]
+    champion = context.champion.results(context.data.holdout)
     best = max(recalled, key=lambda candidate: candidate.metric, default=None)
-    if best is not None and not _better(best.results, champion, job, config):
+    if best is not None and not _better(best.results, champion, recipe, context):
         best = None
-    if best is not None and before is not None and _reaches(before.mean(), best.results):
-        return Repaired(best, tuple(recalled), 0, untrained=True)
-    if best is None and before is not None and not _is_below(champion, before, config):
-        stays = Candidate("champion", job.champion.onnx, champion, job.champion.version)
-        reason = f"the champion is back at the level before the change: {stays.metric:.3g} against {before.mean():.3g}"
-        return Repaired(stays, (stays, *recalled), 0, untrained=True, kept=reason)
-    trained = _train_arms(job, config, progress)
-    candidates = [*recalled, *trained]
-    if not candidates:
-        raise JobError("error", "a repair must have an earlier version or a model that can be trained, got neither")
-    leader = max(trained, key=lambda candidate: candidate.metric, default=None)
+    before = level_before(context, least_rows) if recipe.exits else None
+    if before is not None:
+        standing = Standing(champion, None if best is None else best.results, before, recipe.gate.confidence)
+        found = early_exit(recipe.exits, standing)
+        if found is not None and best is not None:
+            return Choice(best, tuple(runs.candidates), found)
+        if found is not None:
+            stays = Candidate("champion", context.champion, champion)
+            return Choice(stays, (stays, *runs.candidates), found)
+    for at, (name, arm) in enumerate(((name, arm) for name, arm in recipe.arms.items() if name not in free), len(free)):
+        runs.run(name, arm, (at * span, (at + 1) * span))
+    if not runs.candidates:
+        raise _nothing(recipe, runs.problems)
+    return Choice(_choose(runs.candidates, best, recipe, context), tuple(runs.candidates))
+
+
+class _Runs:
+    """The arms that ran: their candidates, and why the others gave none."""
+
+    def __init__(self, context: JobContext) -> None:
+        self.candidates: list[Candidate] = []
+        self.problems: dict[str, DriftloopError] = {}
+        self._context = context
+
+    def run(self, name: str, arm: Arm, span: tuple[float, float]) -> None:
+        """Run an arm, once for each earlier version where it begins with a recall that names none."""
+        track = self._context.track.part(name, *span)
+        lines = [arm]
+        if isinstance(arm[0], Recall) and arm[0].version is None:
+            lines = [(Recall(version=known.version), *arm[1:]) for known in self._context.earlier]
+            track.progress(0.0, f"{len(lines)} earlier versions on {len(self._context.data.holdout)} rows")
+        for line in lines:
+            try:
+                piece = self._context.champion
+                for at, step in enumerate(line):
+                    part = track.part(name, at / len(line), (at + 1) / len(line))
+                    piece = run_step(step, piece, self._context.on(part))
+                results = piece.results(self._context.data.holdout)
+            except (JobError, ArtifactInvalid) as problem:
+                # One damaged version, or an arm that does not fit the model, must not end the others.
+                self.problems[name] = problem
+                track.progress(0.0, f"gave nothing: {problem}")
+                continue
+            self.candidates.append(Candidate(name, piece, results))
+
+
+def _choose(candidates: list[Candidate], best: Candidate | None, recipe: Recipe, context: JobContext) -> Candidate:
+    """Return the best made candidate where it is shown to be better than the best recalled one, which beats the champion."""
+    made = [candidate for candidate in candidates if candidate.piece.version is None]
+    leader = max(made, key=lambda candidate: candidate.metric, default=None)
     if leader is None:
-        chosen = max(recalled, key=lambda candidate: candidate.metric)
-    elif best is None or _better(leader.results, best.results, job, config):
-        chosen = leader
-    else:
-        chosen = best
-    return Repaired(chosen, tuple(candidates), 0 if chosen.arm == "recall" else len(training), untrained=False)
+        return max(candidates, key=lambda candidate: candidate.metric)
+    if best is None or _better(leader.results, best.results, recipe, context):
+        return leader
+    return best
 
 
-def _recall(job: Job, holdout: Rows) -> list[Candidate]:
-    candidates = []
-    seen = {job.champion.digest}
-    for version in sorted(job.earlier, key=lambda version: -version.version):
-        if version.digest in seen:
-            continue
-        seen.add(version.digest)
-        try:
-            results = _results(job, version.onnx, holdout)
-        except ArtifactInvalid:
-            continue  # one damaged or foreign version must not end the repair
-        candidates.append(Candidate("recall", version.onnx, results, version.version))
-    return candidates
+def _nothing(recipe: Recipe, problems: dict[str, DriftloopError]) -> DriftloopError:
+    if len(recipe.arms) == 1 and problems:
+        return next(iter(problems.values()))
+    why = "; ".join(f"{arm}: {problem}" for arm, problem in problems.items()) or "no earlier version"
+    return JobError("error", f"recipe {recipe.name} must give a candidate, got none ({why})")
 
 
-def _before(job: Job, config: RepairConfig) -> NDArray[np.float64] | None:
-    """Return the results of the best known version, the one that served among them, on the rows before the drift; None: too few."""
-    if job.old_rows is None:
-        return None
-    old = job.old_rows.take(slice(max(0, len(job.old_rows) - config.max_old_rows), len(job.old_rows)))
-    if len(old) < config.min_holdout_rows:
-        return None
-    known = []
-    for version in (job.champion, *job.earlier):
-        try:
-            known.append(_results(job, version.onnx, old))
-        except ArtifactInvalid:
-            continue
-    return max(known, key=lambda results: float(results.mean()), default=None)
-
-
-def _reaches(level: float, results: NDArray[np.float64]) -> bool:
-    """Say whether held-out results are at a level, one standard error allowed."""
-    return float(results.mean()) >= level - float(results.std(ddof=1)) / math.sqrt(len(results))
-
-
-def _is_below(results: NDArray[np.float64], before: NDArray[np.float64], config: RepairConfig) -> bool:
-    """Say whether held-out results are shown to be below those before the change; both are samples, and both have their error."""
-    error = math.sqrt(sum(float(part.var(ddof=1)) / len(part) for part in (results, before)))
-    return float(before.mean() - results.mean()) > NormalDist().inv_cdf(0.5 + config.confidence / 2) * error
-
-
-def _train_arms(job: Job, config: RepairConfig, progress: Progress) -> list[Candidate]:
-    training, holdout = split(job.rows, config)
-    base = _trainable(job)
-    if base is None:
-        return []
-    data, imported = base
-    check_parity(data, imported.module, training.features)
-    old = job.old_rows
-    candidates = []
-    for index, arm in enumerate(TRAINED_ARMS):
-        if arm == "finetune_old" and (old is None or not len(old) or not config.old_row_weight or not config.max_old_rows):
-            continue
-        progress(arm, 0.2 + 0.2 * index, f"training on {len(training)} rows")
-        examples = Examples.of(training)
-        if arm == "finetune_old" and old is not None:
-            count = min(len(old), config.max_old_rows, len(training))
-            examples = examples + Examples.of(old.take(slice(len(old) - count, len(old))), config.old_row_weight)
-        twin = imported.twin()
-        if arm == "scratch":
-            reset(twin, config.seed)
-        try:
-            train(twin, examples, job.signature.task, config)
-            onnx = write_back(data, twin, holdout.features)
-        except (JobError, ArtifactInvalid) as problem:
-            progress(arm, 0.2 + 0.2 * index, f"gave nothing: {problem}")
-            continue
-        candidates.append(Candidate(arm, onnx, _results(job, onnx, holdout)))
-    return candidates
-
-
-def _trainable(job: Job) -> tuple[bytes, ImportedModel] | None:
-    """Return the champion in torch, or the newest earlier version where the champion is quantized, say, and cannot be trained."""
-    for version in (job.champion, *sorted(job.earlier, key=lambda version: -version.version)):
-        try:
-            return version.onnx, import_onnx(version.onnx)
-        except ModelUnsupported:
-            continue
-    return None
-
-
-def _results(job: Job, onnx: bytes, rows: Rows) -> NDArray[np.float64]:
-    return outcomes(Runner(onnx, job.signature).scores(rows.features), rows, job.signature.task)
-
-
-def _better(one: NDArray[np.float64], other: NDArray[np.float64], job: Job, config: RepairConfig) -> bool:
-    return paired_interval(one - other, config.confidence, job.signature.task)[0] > 0
-
-
-def seeded(config: RepairConfig, seed: int) -> RepairConfig:
-    """Return the settings with another seed."""
-    return RepairConfig(**{**config.model_dump(), "seed": seed})
+def _better(one: NDArray[np.float64], other: NDArray[np.float64], recipe: Recipe, context: JobContext) -> bool:
+    return paired_interval(one - other, recipe.gate.confidence, context.champion.signature.task)[0] > 0

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import ModelProto, numpy_helper
 from torch import nn
 
 from ..schemas.errors import ArtifactInvalid, ModelUnsupported
@@ -24,12 +24,12 @@ PARITY = 1e-4
 Floats = NDArray[np.float32]
 
 
-def write_back(data: bytes, imported: ImportedModel, features: Floats) -> bytes:
-    """Return the model `data` with the weights of `imported`: same graph, same inputs and outputs, no exporter run.
+def write_back(loaded: ModelProto, imported: ImportedModel, features: Floats) -> bytes:
+    """Return a model that load_onnx gave, with the weights of `imported`: same graph, same inputs and outputs, no exporter run.
 
     `features` (n, k) are real rows on which torch and onnxruntime must agree; raises ArtifactInvalid where they do not.
     """
-    model = lift_constants(load_onnx(data))
+    model = lift_constants(loaded)
     tensors = {**dict(imported.module.named_parameters()), **dict(imported.module.named_buffers())}
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     for link in imported.links:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..schemas.config import RepairConfig
 from ..schemas.errors import JobError
-from ..schemas.events import GateVerdict, Signature
+from ..schemas.events import GateVerdict, Scalar
+from ..schemas.recipes import GateRule
 from ..schemas.rows import Rows
 from .runtime import Floats, Runner, latencies_s, outcomes
 
@@ -23,19 +23,17 @@ _BATCHES = (1, 32)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One comparison: a `repair` must be better; a `compression` must be smaller, no slower, and lose next to nothing."""
+    """One comparison of two models of one signature on the same rows; `notes` go into the verdict."""
 
-    champion: bytes
-    candidate: bytes
-    signature: Signature
+    champion: Runner
+    candidate: Runner
     holdout: Rows
-    kind: Literal["repair", "compression"] = "repair"
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the verdict is made of; ratios are candidate / champion."""
+    """What the verdict is made of; ratios are candidate / champion; segment and class are those that lose most."""
 
     metrics: tuple[float, float]
     interval: tuple[float, float]
@@ -43,6 +41,7 @@ class Measured:
     size_ratio: float
     latency_ratio: float
     segment: tuple[str, float] | None
+    label: tuple[Scalar, float] | None
 
     @property
     def difference(self) -> float:
@@ -50,43 +49,61 @@ class Measured:
         return self.metrics[1] - self.metrics[0]
 
 
-def judge(trial: Trial, config: RepairConfig, timer: Callable[[], float]) -> GateVerdict:
+def judge(trial: Trial, rule: GateRule, timer: Callable[[], float]) -> GateVerdict:
     """Return the verdict on the candidate; `timer` gives seconds.
 
-    Raises JobError for too few held-out rows, ArtifactInvalid for a model that does not load or run.
+    Raises JobError for too few held-out rows, ArtifactInvalid for a model that does not run.
     """
     rows = trial.holdout
     if len(rows) < 2:
         raise JobError("error", f"held-out rows must be at least 2, got {len(rows)}")
-    champion, candidate = (Runner(data, trial.signature) for data in (trial.champion, trial.candidate))
-    scores = champion.scores(rows.features), candidate.scores(rows.features)
-    task = trial.signature.task
-    results = outcomes(scores[0], rows, task), outcomes(scores[1], rows, task)
-    measured = Measured(
-        metrics=(float(results[0].mean()), float(results[1].mean())),
-        interval=paired_interval(results[1] - results[0], config.confidence, task),
-        churn=_churn(scores, rows, task),
-        size_ratio=candidate.size_bytes / champion.size_bytes,
-        latency_ratio=_latency_ratio((champion, candidate), rows.features, timer),
-        segment=_worst_segment(results, rows, config),
-    )
-    against = _repair_faults(measured, config) if trial.kind == "repair" else _compression_faults(measured, config)
+    measured = _measure(trial, rule, timer)
+    against = _faults(measured, rule)
+    segment, label = measured.segment, measured.label
     return GateVerdict(
         promoted=not against,
-        reasons=tuple(against) if against else (_praise(measured, trial.kind),),
-        metric=METRICS[task],
+        reasons=tuple(against) if against else (_praise(measured, rule),),
+        metric=METRICS[trial.champion.signature.task],
         candidate=measured.metrics[1],
         champion=measured.metrics[0],
         difference=measured.difference,
         interval=measured.interval,
         rows=len(rows),
         churn=measured.churn,
-        size_bytes=candidate.size_bytes,
-        champion_size_bytes=champion.size_bytes,
+        size_bytes=trial.candidate.size_bytes,
+        champion_size_bytes=trial.champion.size_bytes,
         latency_ratio=measured.latency_ratio,
-        worst_segment=None if measured.segment is None else measured.segment[0],
-        worst_segment_difference=None if measured.segment is None else measured.segment[1],
+        worst_segment=None if segment is None else segment[0],
+        worst_segment_difference=None if segment is None else segment[1],
+        worst_class=None if label is None else label[0],
+        worst_class_difference=None if label is None else label[1],
         notes=trial.notes,
+    )
+
+
+def _measure(trial: Trial, rule: GateRule, timer: Callable[[], float]) -> Measured:
+    rows, champion, candidate = trial.holdout, trial.champion, trial.candidate
+    task = champion.signature.task
+    scores = champion.scores(rows.features), candidate.scores(rows.features)
+    results = outcomes(scores[0], rows, task), outcomes(scores[1], rows, task)
+    differences = results[1] - results[0]
+    worst_class = None
+    if task == "classification":
+        found = _worst(differences, rows.labels, rule.min_class_rows)
+        worst_class = None if found is None else (champion.signature.classes[int(found[0])], found[1])
+    worst_segment = None
+    if rows.segments is not None:
+        segments = np.array(["" if name is None else name for name in rows.segments])
+        named = segments != ""
+        worst_segment = _worst(differences[named], segments[named], rule.min_segment_rows)
+    return Measured(
+        metrics=(float(results[0].mean()), float(results[1].mean())),
+        interval=paired_interval(differences, rule.confidence, task),
+        churn=_churn(scores, rows, task),
+        size_ratio=candidate.size_bytes / champion.size_bytes,
+        latency_ratio=_latency_ratio((champion, candidate), rows.features, timer),
+        segment=worst_segment,
+        label=worst_class,
     )
 
 
@@ -125,54 +142,38 @@ def _latency_ratio(runners: tuple[Runner, Runner], features: Floats, timer: Call
     return math.exp(sum(logs) / len(logs)) if logs else 1.0
 
 
-def _worst_segment(
-    results: tuple[NDArray[np.float64], NDArray[np.float64]], rows: Rows, config: RepairConfig
-) -> tuple[str, float] | None:
-    if rows.segments is None:
-        return None
-    names = np.array(["" if name is None else name for name in rows.segments])
-    differences = results[1] - results[0]
-    worst: tuple[str, float] | None = None
-    for name in sorted(set(names.tolist()) - {""}):
-        mine = differences[names == name]
-        if len(mine) >= config.min_segment_rows and (worst is None or mine.mean() < worst[1]):
-            worst = name, float(mine.mean())
-    return worst
+def _worst(differences: NDArray[np.float64], groups: NDArray[Any], least_rows: int) -> tuple[Any, float] | None:
+    """Return the group of at least so many rows that loses most, and its mean difference."""
+    found: tuple[Any, float] | None = None
+    for group in np.unique(groups):
+        mine = differences[groups == group]
+        if len(mine) >= least_rows and (found is None or mine.mean() < found[1]):
+            found = group.item(), float(mine.mean())
+    return found
 
 
-def _shared_faults(measured: Measured, config: RepairConfig) -> list[str]:
+def _faults(measured: Measured, rule: GateRule) -> list[str]:
+    """Return what stands against the candidate, nothing where the rule is met."""
     faults = []
-    if measured.segment is not None and measured.segment[1] < -config.worst_segment_loss:
-        name, difference = measured.segment
-        faults.append(f"segment {name!r} loses {-difference:.3f}, more than {config.worst_segment_loss:.3f}")
-    return faults
-
-
-def _repair_faults(measured: Measured, config: RepairConfig) -> list[str]:
-    faults = []
-    if not measured.interval[0] > 0:
-        faults.append(f"not shown to be better than the champion: {_spread(measured)}")
-    faults += _shared_faults(measured, config)
-    if not measured.size_ratio <= config.max_size_ratio:
-        faults.append(f"file is {measured.size_ratio:.2f} times the champion's, more than {config.max_size_ratio:.2f}")
-    if not measured.latency_ratio <= config.max_latency_ratio:
-        faults.append(f"takes {measured.latency_ratio:.2f} times as long, more than {config.max_latency_ratio:.2f}")
-    return faults
-
-
-def _compression_faults(measured: Measured, config: RepairConfig) -> list[str]:
-    faults = []
-    scale = 1.0 if measured.metrics[0] >= 0 else -measured.metrics[0]
-    allowed = config.max_metric_loss * scale
-    if not measured.interval[0] >= -allowed:
-        faults.append(f"a loss of at most {allowed:.3g} is not shown on these rows: {_spread(measured)}")
-    if not measured.churn <= config.max_churn:
-        faults.append(f"answers {measured.churn:.1%} of the rows otherwise, more than {config.max_churn:.1%}")
-    faults += _shared_faults(measured, config)
-    if not measured.size_ratio < 1:
-        faults.append(f"file is not smaller: {measured.size_ratio:.2f} times the champion's")
-    if not measured.latency_ratio <= config.max_compressed_latency_ratio:
-        faults.append(f"takes {measured.latency_ratio:.2f} times as long, more than {config.max_compressed_latency_ratio:.2f}")
+    if rule.min_gain is not None and not measured.interval[0] > rule.min_gain:
+        more = f" by more than {rule.min_gain:.3g}" if rule.min_gain else ""
+        faults.append(f"not shown to be better than the champion{more}: {_spread(measured)}")
+    if rule.max_loss is not None:
+        allowed = rule.max_loss * (1.0 if measured.metrics[0] >= 0 else -measured.metrics[0])
+        if not measured.interval[0] >= -allowed:
+            faults.append(f"a loss of at most {allowed:.3g} is not shown on these rows: {_spread(measured)}")
+    if rule.max_churn is not None and not measured.churn <= rule.max_churn:
+        faults.append(f"answers {measured.churn:.1%} of the rows otherwise, more than {rule.max_churn:.1%}")
+    for what, worst, allowed_loss in (
+        ("segment", measured.segment, rule.max_segment_loss),
+        ("class", measured.label, rule.max_class_loss),
+    ):
+        if worst is not None and allowed_loss is not None and worst[1] < -allowed_loss:
+            faults.append(f"{what} {worst[0]!r} loses {-worst[1]:.3f}, more than {allowed_loss:.3f}")
+    if rule.max_size_ratio is not None and not measured.size_ratio < rule.max_size_ratio:
+        faults.append(f"file is {measured.size_ratio:.2f} times the champion's, not below {rule.max_size_ratio:.2f}")
+    if rule.max_latency_ratio is not None and not measured.latency_ratio <= rule.max_latency_ratio:
+        faults.append(f"takes {measured.latency_ratio:.2f} times as long, more than {rule.max_latency_ratio:.2f}")
     return faults
 
 
@@ -181,7 +182,7 @@ def _spread(measured: Measured) -> str:
     return f"difference {measured.difference:+.4f}, interval [{low:+.4f}, {high:+.4f}]"
 
 
-def _praise(measured: Measured, kind: str) -> str:
-    if kind == "repair":
+def _praise(measured: Measured, rule: GateRule) -> str:
+    if rule.min_gain is not None:
         return f"better than the champion: {measured.metrics[1]:.4f} against {measured.metrics[0]:.4f}, {_spread(measured)}"
     return f"{measured.size_ratio:.2f} times the size, {measured.latency_ratio:.2f} times the time, {_spread(measured)}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..schemas.events import ArmResult, GateVerdict, RowRange, Scalar, Signature
+from ..schemas.events import ArmResult, EarlyExit, GateVerdict, RowRange, Scalar, Signature
 from ..schemas.manifest import Manifest
+from ..schemas.recipes import Recipe
 from ..schemas.rows import Rows
 
 
@@ -21,14 +22,14 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All a recipe needs: the champion, earlier versions, the rows after the change and some from before it.
+    """A job: the recipe, the champion, earlier versions, the rows after the change and some from before it.
 
-    The newest share of `rows` is held out by the recipe and never trained on. `row_range` says where `rows` came from, for the manifest.
+    The newest share of `rows` is held out and never trained on. `row_range` says where `rows` came from, for the manifest.
     """
 
     job_id: str
     model: str
-    recipe: str
+    recipe: Recipe
     champion: ModelVersion
     signature: Signature
     rows: Rows
@@ -40,7 +41,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A judged job: the verdict on the best candidate, and the candidate unless it is a recalled version."""
+    """A judged job: the verdict on the best candidate, and the candidate unless it is a recalled version.
+
+    `early_exit`: the rule that ended the search before any arm trained.
+    """
 
     verdict: GateVerdict
     arm: str
@@ -48,3 +52,4 @@ class Outcome:
     recalled_version: int | None = None
     onnx: bytes | None = None
     manifest: Manifest | None = None
+    early_exit: EarlyExit | None = None

@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 
 from ..schemas.config import RepairConfig
-from ..schemas.errors import ArtifactInvalid, DriftloopError, JobError, NotFound, tells_of_memory
-from ..schemas.events import ArmResult, GateVerdict, RowRange, Scalar, Signature
+from ..schemas.errors import ArtifactInvalid, DriftloopError, JobError, NotFound, RecipeInvalid, tells_of_memory
+from ..schemas.events import ArmResult, EarlyExit, GateVerdict, RowRange, Scalar, Signature
 from ..schemas.manifest import Manifest
+from ..schemas.recipe_reading import definition_of, recipe_of
 from ..schemas.rows import Rows
 from .job import Job, ModelVersion, Outcome
 from .store import digest_of, write_durably
@@ -33,6 +34,7 @@ class JobFile(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str
     model: str
     recipe: str
+    definition: dict[str, Any]
     champion: VersionFile
     signature: Signature
     config: dict[str, Any]
@@ -52,6 +54,7 @@ class OutcomeFile(msgspec.Struct, frozen=True, kw_only=True):
     arms: tuple[ArmResult, ...]
     recalled_version: int | None = None
     manifest: Manifest | None = None
+    early_exit: EarlyExit | None = None
 
 
 class ErrorFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,14 +62,6 @@ class ErrorFile(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     message: str
-
-
-class ProgressLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the child's output."""
-
-    step: str
-    fraction: float
-    message: str = ""
 
 
 def write_job(folder: Path, job: Job, config: RepairConfig) -> None:
@@ -79,7 +74,8 @@ def write_job(folder: Path, job: Job, config: RepairConfig) -> None:
     file = JobFile(
         job_id=job.job_id,
         model=job.model,
-        recipe=job.recipe,
+        recipe=job.recipe.name,
+        definition=definition_of(job.recipe),
         champion=_version_file(job.champion),
         signature=job.signature,
         config=config.model_dump(mode="json"),
@@ -98,12 +94,13 @@ def read_job(folder: Path) -> tuple[Job, RepairConfig]:
     file = _decode(folder / JOB, JobFile)
     try:
         config = RepairConfig.model_validate(file.config)
-    except ValueError as problem:
-        raise JobError("error", f"{JOB} must hold sound settings: {problem}") from problem
+        recipe = recipe_of(file.recipe, file.definition)
+    except (ValueError, RecipeInvalid) as problem:
+        raise JobError("error", f"{JOB} must hold sound settings and recipe: {problem}") from problem
     job = Job(
         job_id=file.job_id,
         model=file.model,
-        recipe=file.recipe,
+        recipe=recipe,
         champion=_read_version(folder, file.champion),
         signature=file.signature,
         rows=_read_rows(folder / "rows.npz", file.segments),
@@ -125,6 +122,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
         arms=outcome.arms,
         recalled_version=outcome.recalled_version,
         manifest=outcome.manifest,
+        early_exit=outcome.early_exit,
     )
     write_durably(folder / OUTCOME, msgspec.json.encode(file))
 
@@ -144,6 +142,7 @@ def read_outcome(folder: Path) -> Outcome:
         recalled_version=file.recalled_version,
         onnx=onnx,
         manifest=file.manifest,
+        early_exit=file.early_exit,
     )
 
 

@@ -1,4 +1,4 @@
-"""Static int8 for x64 and ARM: QDQ, per channel, calibrated on real rows, in the one number format that is fast on the CPU at hand."""
+"""The step `quantize`: static int8 for x64 and ARM, calibrated on real rows, in the one number format that is fast on the CPU at hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ..schemas.errors import ArtifactInvalid, ModelUnsupported
+from ..schemas.recipes import Quantize
+from .cpu import Cpu
+from .job_context import JobContext
 from .onnx_file import clean, graph_signature, load_onnx
+from .workpiece import Workpiece
 
 _WEIGHTED = ("Gemm", "MatMul", "Conv")
 # Softmax is left out on purpose: probabilities in 256 steps tie. So are Sub and Div: raw inputs of unlike ranges cannot share one scale.
@@ -44,23 +48,6 @@ _BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Cpu:
-    """The CPU that the result is judged on; without flags it counts as one without VNNI."""
-
-    flags: frozenset[str] = frozenset()
-
-    @property
-    def has_vnni(self) -> bool:
-        """Return whether 8-bit products add up without overflow."""
-        return bool(self.flags & {"avx512_vnni", "avx_vnni"})
-
-    @property
-    def is_arm(self) -> bool:
-        """Return whether signed activations are the fast ones."""
-        return "asimd" in self.flags
-
-
-@dataclass(frozen=True, slots=True)
 class Quantized:
     """The int8 model with the ranges it was calibrated to (`<tensor>.low`, `<tensor>.high`)."""
 
@@ -77,22 +64,21 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
         return next(self._batches, None)
 
 
-def read_cpu(cpuinfo: str) -> Cpu:
-    """Return the CPU that the text of /proc/cpuinfo describes."""
-    for line in cpuinfo.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return Cpu(frozenset(value.split()))
-    return Cpu()
+def quantize(step: Quantize, piece: Workpiece, context: JobContext) -> Workpiece:
+    """Return the model in static int8; raises as quantize_int8."""
+    rows = context.data.calibration(step.rows)
+    context.track.progress(0.0, f"calibrating on {len(rows)} rows")
+    made = quantize_int8(piece.onnx, rows, context.cpu, piece.model)
+    return piece.changed(made.onnx, ranges=made.ranges)
 
 
-def quantize_int8(data: bytes, features: NDArray[np.float32], cpu: Cpu) -> Quantized:
-    """Return `data` in static int8, calibrated (min and max) on `features` (n, k).
+def quantize_int8(data: bytes, features: NDArray[np.float32], cpu: Cpu, loaded: ModelProto | None = None) -> Quantized:
+    """Return `data` in static int8, calibrated (min and max) on `features` (n, k); `loaded` is what load_onnx gave for it.
 
     x64: unsigned activations, signed weights, one bit less without VNNI, where products would saturate. ARM: both signed.
     Raises ModelUnsupported where there is nothing to quantize, ArtifactInvalid where onnxruntime fails.
     """
-    model = load_onnx(data)
+    model = load_onnx(data) if loaded is None else loaded
     kinds = {node.op_type for node in model.graph.node}
     if kinds & {"QuantizeLinear", "DequantizeLinear"}:
         raise ModelUnsupported("model must not be quantized already, got QuantizeLinear nodes")

@@ -12,7 +12,7 @@ from ..schemas.errors import ArtifactInvalid
 from ..schemas.events import Signature
 from ..schemas.plain_text import one_line
 from ..schemas.rows import Rows
-from .graph_signature import check_columns, check_signature
+from .graph_signature import GraphSignature, check_columns, check_signature
 from .onnx_file import graph_signature, load_onnx
 
 Floats = NDArray[np.float32]
@@ -20,10 +20,13 @@ _CHUNK_ROWS = 4096
 
 
 class Runner:
-    """One model, ready to run; raises ArtifactInvalid where the bytes are no model of this signature."""
+    """One model, ready to run; raises ArtifactInvalid where the bytes are no model of this signature.
 
-    def __init__(self, data: bytes, signature: Signature) -> None:
-        graph = graph_signature(load_onnx(data))
+    `loaded`: the names and shapes of a model that load_onnx took already.
+    """
+
+    def __init__(self, data: bytes, signature: Signature, loaded: GraphSignature | None = None) -> None:
+        graph = graph_signature(load_onnx(data)) if loaded is None else loaded
         check_signature(graph, signature)
         self.signature = signature
         self.size_bytes = len(data)

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ..schemas.config import RepairConfig
 from ..schemas.events import Signature
+from ..schemas.recipes import Finetune
 from ..schemas.rows import Rows
 from .export import OPSET, write_back
-from .importer import import_onnx
-from .onnx_file import clean
-from .trainer import Examples, reset, train
+from .importer import import_model
+from .onnx_file import clean, load_onnx
+from .track import Track
+from .trainer import Examples, Training, start_afresh, train
 
 IR_VERSION = 10
 
@@ -25,7 +26,8 @@ class SmallModelConfig:
     """The size of the model and how it is trained."""
 
     widths: tuple[int, ...] = (128, 128)
-    training: RepairConfig = field(default_factory=RepairConfig)
+    training: Finetune = field(default_factory=Finetune)
+    seed: int = 0
 
 
 def train_small_model(rows: Rows, signature: Signature, config: SmallModelConfig | None = None) -> bytes:
@@ -34,11 +36,11 @@ def train_small_model(rows: Rows, signature: Signature, config: SmallModelConfig
     A missing value (NaN) counts as the mean of the training rows, inside the graph.
     """
     chosen = SmallModelConfig() if config is None else config
-    data = untrained_model(rows, signature, chosen.widths)
-    imported = import_onnx(data)
-    reset(imported, chosen.training.seed)
-    train(imported, Examples.of(rows), signature.task, chosen.training)
-    return write_back(data, imported, rows.features[:64])
+    model = load_onnx(untrained_model(rows, signature, chosen.widths))
+    imported = import_model(model)
+    start_afresh(imported, chosen.seed)
+    train(imported, Examples.of(rows), Training(chosen.training, signature.task, chosen.seed, Track(lambda progress: None)))
+    return write_back(model, imported, rows.features[:64])
 
 
 def untrained_model(rows: Rows, signature: Signature, widths: tuple[int, ...]) -> bytes:

@@ -10,13 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from ..schemas.config import RepairConfig
 from ..schemas.errors import JobError
+from ..schemas.recipes import Finetune
 from ..schemas.rows import Rows
 from .importer import ImportedModel
-
-_ENOUGH_LOSS = 0.01
-_MIN_STEPS = 200
+from .track import Track
 
 
 class FlatAdamW:
@@ -72,27 +70,37 @@ class Examples:
         )
 
 
-def train(imported: ImportedModel, examples: Examples, task: str, config: RepairConfig) -> float:
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How to train, and what hears of it: after every epoch the track is told loss and learning rate, which early stopping reads too."""
+
+    step: Finetune
+    task: str
+    seed: int
+    track: Track
+
+
+def train(imported: ImportedModel, examples: Examples, how: Training) -> float:
     """Train the weights of `imported` in place and return the mean loss of the last epoch.
 
     Rows on which the model gives no finite answer are left out. Raises JobError where none is left or the loss runs away.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(how.seed)
         features = torch.from_numpy(np.ascontiguousarray(examples.features)).reshape(-1, *imported.input_shape)
         with torch.no_grad():
             finite = torch.isfinite(imported.trunk.eval()(features)).flatten(1).all(dim=1)
         if not bool(finite.any()):
             raise JobError("error", "training rows must give finite scores, got none that do")
-        labels = _targets(examples.labels, task)[finite]
+        labels = _targets(examples.labels, how.task)[finite]
         weights = torch.from_numpy(examples.weights)[finite]
-        loss = _fit(imported, (features[finite], labels, weights), task, config)
+        loss = _fit(imported, (features[finite], labels, weights), how)
         imported.module.eval()
         imported.trunk.eval()
         return loss
 
 
-def reset(imported: ImportedModel, seed: int) -> None:
+def start_afresh(imported: ImportedModel, seed: int) -> None:
     """Start every trained layer afresh, seeded; fixed constants such as input standardisation stay."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -108,36 +116,36 @@ def _targets(labels: NDArray[np.int64] | NDArray[np.float64], task: str) -> torc
     return torch.from_numpy(labels.astype(np.int64 if task == "classification" else np.float32))
 
 
-def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.Tensor], task: str, config: RepairConfig) -> float:
+def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.Tensor], how: Training) -> float:
     features, labels, weights = data
+    step, rows = how.step, len(labels)
     trunk = imported.trunk.train()
-    trained = [weight for weight in trunk.parameters() if weight.requires_grad]
-    optimizer = FlatAdamW(trained, config.weight_decay)
-    rows = len(labels)
-    per_epoch = math.ceil(rows / config.batch_rows)
-    # A few hundred rows make so few steps an epoch that the epochs alone would stop far from the optimum.
-    epochs = max(config.epochs, math.ceil(_MIN_STEPS / per_epoch))
-    step = 0
-    scale = float(labels.float().std()) if task == "regression" and rows > 1 else 1.0
-    mean = 0.0
-    for _ in range(epochs):
+    optimizer = FlatAdamW([weight for weight in trunk.parameters() if weight.requires_grad], step.weight_decay)
+    per_epoch = math.ceil(rows / step.batch_rows)
+    epochs = max(step.epochs, math.ceil(step.min_steps / per_epoch))
+    made = 0
+    scale = float(labels.float().std()) if how.task == "regression" and rows > 1 else 1.0
+    scalars = {"loss": 0.0}
+    for epoch in range(epochs):
         order = torch.randperm(rows)
-        batches = zip(*(torch.split(column[order], config.batch_rows) for column in (features, labels, weights)), strict=True)
-        total = torch.zeros(())
+        batches = zip(*(torch.split(column[order], step.batch_rows) for column in (features, labels, weights)), strict=True)
+        total, rate = torch.zeros(()), 0.0
         for batch, target, weight in batches:
             if len(target) == 1 and rows > 1:
                 continue  # BatchNorm has no variance over one row
-            loss = _loss(trunk(batch), target, weight, scale if task == "regression" else None)
+            loss = _loss(trunk(batch), target, weight, scale if how.task == "regression" else None)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step(config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / (epochs * per_epoch))))
-            step += 1
+            rate = step.learning_rate * 0.5 * (1 + math.cos(math.pi * made / (epochs * per_epoch)))
+            optimizer.step(rate)
+            made += 1
             total += loss.detach()
-        mean = float(total) / per_epoch
-        if not math.isfinite(mean):
-            raise JobError("error", f"training loss must be finite, got {mean}")
-        if mean < _ENOUGH_LOSS:
+        scalars = {"loss": float(total) / per_epoch, "learning_rate": rate}
+        if not math.isfinite(scalars["loss"]):
+            raise JobError("error", f"training loss must be finite, got {scalars['loss']}")
+        how.track.scalars((epoch + 1) / epochs, made, scalars)
+        if scalars["loss"] < step.enough_loss:
             break
-    return mean
+    return scalars["loss"]
 
 
 def _loss(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, scale: float | None) -> torch.Tensor:

@@ -151,7 +151,7 @@ class PolicyConfig(Section):
     """When an episode starts a job."""
 
     enabled: bool = True
-    recipe: str = "repair"
+    recipe: str = Field("repair", min_length=1, max_length=100, description="one of schemas/recipes.py or of [recipes.<name>]")
     signals: tuple[str, ...] = ("error",)
     first_rows: int = Field(300, ge=20, description="labelled rows after the change that start the first job")
     second_rows: int = Field(2_000, ge=20, description="and one more while the episode is open")
@@ -173,6 +173,9 @@ class WorkerConfig(Section):
     )
     max_put_off: int = Field(10, ge=0, description="times that a job is put off because store or disk are full, read-only or away")
     put_off_s: float = Field(10.0, gt=0, description="until it is tried again, doubled each time, at most 10 minutes")
+    take_whole_recipes: bool = Field(
+        default=True, description="that a request carries, with a gate of its own; off: only those of the worker's settings"
+    )
     max_rows: int = Field(50_000, ge=100)
     max_row_bytes: int = Field(
         256 * 1024 * 1024, ge=1024 * 1024, description="of a job's rows and labels in the worker's memory; the oldest give way"
@@ -181,25 +184,12 @@ class WorkerConfig(Section):
 
 
 class RepairConfig(Section):
-    """The arms of a repair and its gate."""
+    """How the rows of a job are cut, and its seed; steps and gate are the recipe's (`[recipes.<name>]`)."""
 
-    seed: int = 0
-    epochs: int = Field(20, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    batch_rows: int = Field(64, ge=1)
-    old_row_weight: float = Field(0.2, ge=0, le=1)
-    max_old_rows: int = Field(2_000, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
+    max_old_rows: int = Field(2_000, ge=0, description="from before the change, the newest")
     holdout_share: float = Field(0.25, gt=0, lt=1, description="newest share of the rows that no arm is trained on")
-    min_holdout_rows: int = Field(60, ge=10)
-    confidence: float = Field(0.9, gt=0.5, lt=1, description="of the paired interval of the gate")
-    max_metric_loss: float = Field(0.01, ge=0, description="what a compression may lose")
-    max_churn: float = Field(0.05, ge=0, le=1, description="share of rows that a compression may answer otherwise")
-    max_latency_ratio: float = Field(1.25, gt=0)
-    max_compressed_latency_ratio: float = Field(1.05, gt=0, description="a compression must not be slower; 5 % can be measured")
-    max_size_ratio: float = Field(1.5, gt=0)
-    worst_segment_loss: float = Field(0.05, ge=0)
-    min_segment_rows: int = Field(30, ge=5)
+    min_holdout_rows: int = Field(60, ge=10, description="at least so many are held out, and as many left to train on")
 
 
 class StoreConfig(Section):

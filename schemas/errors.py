@@ -3,6 +3,7 @@
 DriftloopError                 1  anything below
 ├── SettingsInvalid            2  a settings file or variable is wrong; all problems in one message
 ├── InputInvalid               2  a table or event file that cannot be read as one
+├── RecipeInvalid              2  a recipe of an unknown name, step or parameter; all problems in one message
 ├── NotFound                   3  a model, version, job or file that is not there
 ├── Conflict                   4  the world is not as the command needs it
 │   ├── SlotTaken              4  another process works under the slot of this one
@@ -57,6 +58,16 @@ class InputInvalid(DriftloopError):
     """A table or event file that cannot be read as one: what, where by line and column, and the cure."""
 
     exit_code = 2
+
+
+class RecipeInvalid(DriftloopError):
+    """A recipe that cannot be run; `problems` holds one line for every problem, all at once."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problems))
 
 
 class NotFound(DriftloopError):

@@ -7,7 +7,7 @@ kinds of event tell them apart by the `type` field.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -195,7 +195,8 @@ class AlertResolved(Event, frozen=True, kw_only=True, tag_field="type", tag="ale
 class JobRequested(Event, frozen=True, kw_only=True, tag_field="type", tag="job_requested"):
     """A request for `recipe` to a worker; `job_id` is deterministic, so that asking twice is asking once.
 
-    `rows` null means the newest labelled rows. `labelled_rows` is how many the requester knew of.
+    `rows` null means the newest labelled rows. `labelled_rows` is how many the requester knew of. `definition`: the whole recipe as
+    plain data (arms, gate, exits); null means that of the name, as the worker knows it.
     """
 
     job_id: str
@@ -206,6 +207,7 @@ class JobRequested(Event, frozen=True, kw_only=True, tag_field="type", tag="job_
     labelled_rows: int = 0
     version: int | None = None
     options: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    definition: dict[str, Any] | None = None
 
 
 class JobCancelled(Event, frozen=True, kw_only=True, tag_field="type", tag="job_cancelled"):
@@ -224,12 +226,17 @@ class JobStarted(Event, frozen=True, kw_only=True, tag_field="type", tag="job_st
 
 
 class JobProgressed(Event, frozen=True, kw_only=True, tag_field="type", tag="job_progressed"):
-    """How far a job is; also its heartbeat. `fraction` in [0, 1]."""
+    """How far a job is; also its heartbeat. `fraction` in [0, 1].
+
+    `scalars`: what is measured in the step at hand, such as loss, learning_rate and metric, at its iteration `at`.
+    """
 
     job_id: str
     step: str
     fraction: float
     message: str = ""
+    scalars: dict[str, float] = msgspec.field(default_factory=dict)
+    at: int | None = None
 
 
 class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,6 +260,8 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
     latency_ratio: float | None = None
     worst_segment: str | None = None
     worst_segment_difference: float | None = None
+    worst_class: Scalar | None = None
+    worst_class_difference: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -263,6 +272,14 @@ class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
     metric: float
     rows: int
     version: int | None = None
+
+
+class EarlyExit(msgspec.Struct, frozen=True, kw_only=True):
+    """The rule of a recipe that ended its search: `reached` by an earlier version or the champion, `level` before the change."""
+
+    rule: str
+    reached: float
+    level: float
 
 
 class JobFinished(Event, frozen=True, kw_only=True, tag_field="type", tag="job_finished"):
@@ -277,6 +294,7 @@ class JobFinished(Event, frozen=True, kw_only=True, tag_field="type", tag="job_f
     arm: str | None = None
     arms: tuple[ArmResult, ...] = ()
     verdict: GateVerdict | None = None
+    early_exit: EarlyExit | None = None
 
 
 class JobFailed(Event, frozen=True, kw_only=True, tag_field="type", tag="job_failed"):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from .events import GateVerdict, RowRange, Scalar, Signature
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The lineage of one artifact; `digest` is the sha256 in hex of the ONNX bytes, `packages` maps names to versions."""
+    """The lineage of one artifact; `digest` is the sha256 in hex of the ONNX bytes, `packages` maps names to versions.
+
+    `definition` is the whole recipe as plain data, with every value as it was when the artifact was made.
+    """
 
     digest: str
     size_bytes: int
     model: str
     signature: Signature
     recipe: str
+    definition: dict[str, Any] | None = None
     arm: str | None = None
     job_id: str | None = None
     parent_digest: str | None = None

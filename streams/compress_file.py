@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,10 +12,13 @@ from typing import Any
 import msgspec
 
 from ..compression.job import Job, ModelVersion, Outcome
-from ..compression.job_folder import ProgressLine, read_error, read_outcome, write_job
+from ..compression.job_folder import read_error, read_outcome, write_job
+from ..compression.row_counts import check_enough
 from ..compression.seen import ROWS, Seen, check_seen
+from ..compression.track import Progress, Tell
 from ..schemas.errors import Conflict, InputInvalid
 from ..schemas.events import GateVerdict
+from ..schemas.recipes import Recipe
 from ..settings import Settings
 from .child_process import ChildProcess, Limits
 from .compress_fit import Interface, Wish, fit
@@ -24,20 +26,18 @@ from .job_run import CHILD_MODULE, POLL_S, job_error, progress_of
 from .model_trial import tried
 from .publishing import read_model
 
-Progress = Callable[[str, float, str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class CompressConfig:
     """What to compress, with which rows, and where to."""
 
     model: Path
-    recipe: str
+    recipe: Recipe
     rows: Wish
     out: Path
 
 
-def compress_file(settings: Settings, config: CompressConfig, progress: Progress) -> dict[str, Any]:
+def compress_file(settings: Settings, config: CompressConfig, tell: Tell) -> dict[str, Any]:
     """Return the verdict as a plain object; model and manifest are written to `out` where the gate lets them pass.
 
     Raises NotFound for a missing file, ArtifactInvalid for a bad model, Conflict where rows and model do not fit together.
@@ -48,21 +48,22 @@ def compress_file(settings: Settings, config: CompressConfig, progress: Progress
     seen = tried(onnx, settings.models)
     fitted = fit(_interface(seen), config.rows)
     check_seen(seen, fitted.signature)
+    check_enough(len(fitted.rows), config.recipe, settings.repair)
     digest = hashlib.sha256(onnx).hexdigest()
     name = config.model.stem
     job = Job(f"compress-{digest[:12]}", name, config.recipe, ModelVersion(1, digest, onnx), fitted.signature, fitted.rows)
-    outcome = _run(settings, job, progress)
+    outcome = _run(settings, job, tell)
     verdict = outcome.verdict
     _check_order(verdict, config)
     told: dict[str, Any] = {"promoted": verdict.promoted, "reasons": list(verdict.reasons), "arm": outcome.arm, "model": None}
     told["notes"] = [*fitted.notes, *verdict.notes]
     if verdict.promoted and outcome.onnx is not None:
-        told["model"] = str(config.out / f"{name}.{config.recipe}.onnx")
+        told["model"] = str(config.out / f"{name}.{config.recipe.name}.onnx")
         config.out.mkdir(parents=True, exist_ok=True)
         Path(told["model"]).write_bytes(outcome.onnx)
         if outcome.manifest is not None:
             text = msgspec.json.format(msgspec.json.encode(outcome.manifest), indent=2)
-            (config.out / f"{name}.{config.recipe}.json").write_bytes(text)
+            (config.out / f"{name}.{config.recipe.name}.json").write_bytes(text)
     return told | {"verdict": msgspec.to_builtins(verdict)}
 
 
@@ -78,10 +79,10 @@ def verdict_table(verdict: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [*lines, ("rows", "", known.rows), ("churn", "", f"{known.churn:.4f}")]
 
 
-def _run(settings: Settings, job: Job, progress: Progress) -> Outcome:
+def _run(settings: Settings, job: Job, tell: Tell) -> Outcome:
     """Return the outcome of a job that runs in a child process under the limits of a worker's; raises JobError."""
-    if job.recipe != "int8" and find_spec("torch") is None:
-        raise ModuleNotFoundError("torch must be installed to repair", name="torch")
+    if job.recipe.needs_torch and find_spec("torch") is None:
+        raise ModuleNotFoundError(f"torch must be installed for recipe {job.recipe.name}", name="torch")
     limits = Limits(timeout_s=settings.worker.job_timeout_s, memory_bytes=settings.worker.job_memory_bytes)
     with tempfile.TemporaryDirectory(prefix="driftloop-compress-") as name:
         folder = Path(name)
@@ -91,8 +92,7 @@ def _run(settings: Settings, job: Job, progress: Progress) -> Outcome:
             while True:
                 ended = child.wait(POLL_S)
                 for line in child.take_lines():
-                    said = progress_of(line, ProgressLine(step="", fraction=0.0))
-                    progress(said.step, said.fraction, said.message)
+                    tell(progress_of(line, Progress(step="", fraction=0.0)))
                 if ended is not None:
                     break
         finally:

@@ -37,7 +37,7 @@ class ControlState:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._policy = Policy(settings.policy)
+        self._policy = Policy(settings.policy, settings.definition(settings.policy.recipe))
         self._kinds = {settings.topic(kind): kind for kind in FOLDED}
         self.guard = FoldGuard(log)
         self.models: dict[str, ModelState] = {}

@@ -38,7 +38,7 @@ class Story:
         self.told: list[Told] = []
         self.champion: int | None = None
         self._model = model
-        self._policy = Policy(settings.policy)
+        self._policy = Policy(settings.policy, settings.definition(settings.policy.recipe))
         self._state = ModelState()
         self._kinds = {settings.topic(kind): kind for kind in FOLLOWED}
         self._reader = transport.reader(list(self._kinds), "earliest")

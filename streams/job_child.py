@@ -39,24 +39,24 @@ def _limit_threads(wanted: int) -> int:
 def _run(folder: Path, lines: TextIO, threads: int) -> int:
     import msgspec
 
-    from ..compression.job_folder import ProgressLine, read_job, write_error, write_outcome
+    from ..compression.job_folder import read_job, write_error, write_outcome
+    from ..compression.track import Progress
 
-    def progress(step: str, fraction: float, message: str) -> None:
-        line = msgspec.json.encode(ProgressLine(step=step, fraction=round(fraction, 4), message=message))
-        lines.write(line.decode() + "\n")
+    def tell(progress: Progress) -> None:
+        lines.write(msgspec.json.encode(progress).decode() + "\n")
         lines.flush()
 
     try:
-        progress("load", 0.0, "reading the job")
+        tell(Progress(step="load", fraction=0.0, message="reading the job"))
         job, config = read_job(folder)
         from ..compression.optimizer import Optimizer
         from .this_cpu import this_cpu
 
-        if job.recipe != "int8":
+        if job.recipe.needs_torch:
             import torch
 
             torch.set_num_threads(threads)
-        write_outcome(folder, Optimizer(config, time.perf_counter, this_cpu()).run(job, progress))
+        write_outcome(folder, Optimizer(config, time.perf_counter, this_cpu()).run(job, tell))
     except Exception as problem:  # noqa: BLE001 - the parent must hear every cause, and this process ends here
         write_error(folder, problem)
         return 1

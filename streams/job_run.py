@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from pathlib import Path
 import msgspec
 
 from ..compression.job import Job, ModelVersion, Outcome
-from ..compression.job_folder import ProgressLine, read_error, read_outcome, write_job
+from ..compression.job_folder import read_error, read_outcome, write_job
+from ..compression.row_counts import check_enough
 from ..compression.store import ArtifactStore
+from ..compression.track import Progress
 from ..schemas.errors import ArtifactInvalid, JobError, NotFound, StoreUnavailable, tells_of_disk
 from ..schemas.events import (
     Event,
@@ -24,6 +27,7 @@ from ..schemas.events import (
     ModelRegistered,
     ModelRejected,
 )
+from ..schemas.recipe_reading import recipe_asked
 from ..settings import Settings
 from .child_process import ChildProcess, Ended, Limits
 from .job_rows import read_rows
@@ -70,10 +74,12 @@ class JobRun:
 
     def _gather(self, registry: Registry, champion: ModelRegistered, began: float) -> Job:
         request = self.request
+        recipe = recipe_asked(request, self.settings.recipes, take_whole=self.settings.worker.take_whole_recipes)
         store = ArtifactStore(self.settings.store.url)
         found = read_rows(self.transport, self.settings, request, champion.signature, lambda: self._still(began))
         if not len(found.rows):
             raise JobError("error", f"rows must be there, got none with a label that fits{_left_out(found.dropped)}")
+        check_enough(len(found.rows), recipe, self.settings.repair)
         earlier = []
         for version in registry.versions(request.model)[-MAX_EARLIER:]:
             if version.version == champion.version or version.signature != champion.signature:
@@ -85,7 +91,7 @@ class JobRun:
         return Job(
             job_id=request.job_id,
             model=request.model,
-            recipe=request.recipe,
+            recipe=recipe,
             champion=ModelVersion(champion.version, champion.digest, store.get(champion.digest, champion.size_bytes)),
             signature=champion.signature,
             rows=found.rows,
@@ -106,7 +112,7 @@ class JobRun:
         worker = self.settings.worker
         limits = Limits(timeout_s=worker.job_timeout_s, memory_bytes=worker.job_memory_bytes)
         child = ChildProcess(CHILD_MODULE, [str(folder)], folder, limits)
-        latest, told, beat = ProgressLine(step="start", fraction=0.0), "", 0.0
+        latest, told, beat = Progress(step="start", fraction=0.0), "", 0.0
         try:
             while (ended := child.wait(POLL_S)) is None:
                 for line in child.take_lines():
@@ -123,14 +129,20 @@ class JobRun:
             problem = job_error(ended, read_error(folder), worker.job_timeout_s)
             raise StoreUnavailable(str(problem)) if tells_of_disk(str(problem)) else problem
 
-    def _beat(self, line: ProgressLine) -> None:
+    def _beat(self, line: Progress) -> None:
         if self.cancelled():
             raise JobError("cancelled", "job was taken back while it ran")
         fraction = min(1.0, max(0.0, line.fraction))
         request = self.request
         self.tell(
             JobProgressed(
-                model=request.model, job_id=request.job_id, step=line.step[:200], fraction=fraction, message=line.message[:1000]
+                model=request.model,
+                job_id=request.job_id,
+                step=line.step[:200],
+                fraction=fraction,
+                message=line.message[:1000],
+                scalars={name[:200]: value for name, value in line.scalars.items() if math.isfinite(value)},
+                at=line.at,
             )
         )
 
@@ -163,6 +175,7 @@ class JobRun:
                 arm=outcome.arm,
                 arms=outcome.arms,
                 verdict=verdict,
+                early_exit=outcome.early_exit,
             )
         )
         return told
@@ -209,10 +222,10 @@ def _left_out(dropped: dict[str, int]) -> str:
     return f" (left out: {', '.join(f'{count} {why}' for why, count in sorted(dropped.items()))})" if dropped else ""
 
 
-def progress_of(line: bytes, latest: ProgressLine) -> ProgressLine:
+def progress_of(line: bytes, latest: Progress) -> Progress:
     """Return what a line of a job's child says, `latest` where it is none of its own."""
     try:
-        return msgspec.json.decode(line, type=ProgressLine)
+        return msgspec.json.decode(line, type=Progress)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return latest
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -108,10 +109,14 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Policy:
-    """The rules that turn drift and job events into requests and alerts; events of other kinds change nothing."""
+    """The rules that turn drift and job events into requests and alerts; events of other kinds change nothing.
 
-    def __init__(self, config: PolicyConfig) -> None:
+    `definition`: the whole of the recipe that is asked for, None where every worker knows it by its name.
+    """
+
+    def __init__(self, config: PolicyConfig, definition: dict[str, Any] | None = None) -> None:
         self.config = config
+        self._definition = definition
 
     def fold(self, event: Event, state: ModelState) -> ModelState:
         """Return the state after `event`; folding an event again changes nothing."""
@@ -214,6 +219,7 @@ class Policy:
                     episode_id=episode.episode_id,
                     labelled_rows=episode.labelled_rows,
                     version=episode.version,
+                    definition=self._definition,
                 )
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..compression.quantize import Cpu, read_cpu
+from ..compression.cpu import Cpu, read_cpu
 
 CPUINFO = Path("/proc/cpuinfo")
 

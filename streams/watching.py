@@ -116,6 +116,9 @@ class JobView(msgspec.Struct, kw_only=True, omit_defaults=True):
     attempt: int = 0
     step: str = ""
     fraction: float = 0.0
+    message: str = ""
+    scalars: dict[str, float] = msgspec.field(default_factory=dict)
+    at: int | None = None
     duration_s: float | None = None
     version: int | None = None
     arm: str | None = None
@@ -143,7 +146,8 @@ class JobView(msgspec.Struct, kw_only=True, omit_defaults=True):
         elif isinstance(event, JobStarted):
             self.state, self.recipe, self.attempt = "running", event.recipe, event.attempt
         elif isinstance(event, JobProgressed):
-            self.step, self.fraction = event.step, event.fraction
+            self.step, self.fraction, self.message = event.step, event.fraction, event.message
+            self.scalars, self.at = event.scalars, event.at
 
 
 class Jobs:

@@ -10,7 +10,16 @@ from typing import Any
 
 import msgspec
 
-from ..schemas.errors import BrokerUnavailable, Conflict, DriftloopError, EventInvalid, JobError, SlotTaken, StoreUnavailable
+from ..schemas.errors import (
+    BrokerUnavailable,
+    Conflict,
+    DriftloopError,
+    EventInvalid,
+    JobError,
+    RecipeInvalid,
+    SlotTaken,
+    StoreUnavailable,
+)
 from ..schemas.events import (
     Cause,
     Event,
@@ -20,6 +29,7 @@ from ..schemas.events import (
     JobRequested,
     JobStarted,
 )
+from ..schemas.recipe_reading import recipe_asked
 from ..schemas.records import Record
 from ..settings import Settings
 from .fold_guard import FoldGuard, dead_letter
@@ -124,6 +134,10 @@ class Worker:
         def refusal(request: JobRequested) -> str | None:
             if registry.champion(request.model) is None:
                 return f"model must have a champion to repair, got none called {request.model!r}"
+            try:
+                recipe_asked(request, self._settings.recipes, take_whole=self._settings.worker.take_whole_recipes)
+            except RecipeInvalid as problem:
+                return str(problem)
             return None
 
         return next_step(self._view.queue, batch, refusal, int(time.time() * 1000))

@@ -5,13 +5,15 @@ import pytest
 from onnx import helper
 
 from driftloop.compression.champion_rows import answered, better_order, level_notes
+from driftloop.compression.cpu import Cpu
 from driftloop.compression.job import Job, ModelVersion
 from driftloop.compression.optimizer import Optimizer
-from driftloop.compression.quantize import Cpu, quantize_int8
+from driftloop.compression.quantize import quantize_int8
 from driftloop.compression.runtime import Runner
 from driftloop.schemas.config import RepairConfig
 from driftloop.schemas.errors import ArtifactInvalid, JobError
 from driftloop.schemas.events import Signature
+from driftloop.schemas.recipes import BUILT_IN
 from driftloop.schemas.rows import Rows
 from driftloop.tests.onnx_graphs import bytes_of, signature
 
@@ -57,8 +59,7 @@ def test_chance_level_is_told() -> None:
 
 
 def job(data: Rows) -> Job:
-
-    return Job("j", "m", "int8", ModelVersion(1, "d", MODEL), signature(4, 3), data)
+    return Job("j", "m", BUILT_IN["int8"], ModelVersion(1, "d", MODEL), signature(4, 3), data)
 
 
 def test_rows_that_the_champion_cannot_answer_are_left_out_and_told() -> None:
@@ -72,15 +73,15 @@ def test_rows_that_the_champion_cannot_answer_are_left_out_and_told() -> None:
     assert known.notes[0].startswith(
         f"{lost} of 800 rows are left out: the model's scores are not finite on them ({lost} have missing"
     )
-    config = RepairConfig(max_compressed_latency_ratio=99.0, max_size_ratio=9.0)
-    verdict = Optimizer(config, iter(range(10**9)).__next__).run(job(gaps), lambda step, fraction, message: None).verdict
+    optimizer = Optimizer(RepairConfig(), iter(range(10**9)).__next__)
+    verdict = optimizer.run(job(gaps), lambda news: None).verdict
     assert verdict.champion == 1.0
     assert abs(verdict.difference) < 0.02
     assert verdict.churn < 0.02
     assert verdict.notes[0] == known.notes[0]
     empty = Rows(np.where(np.arange(800)[:, None] < 750, np.nan, features).astype(np.float32), labels, whole.offsets)
-    with pytest.raises(JobError, match=r"rows must be more than the 60 held out, got 50 .*not finite"):
-        Optimizer(config, iter(range(10**9)).__next__).run(job(empty), lambda step, fraction, message: None)
+    with pytest.raises(JobError, match=r"rows must be at least 61 for recipe int8, got 50 .*not finite"):
+        optimizer.run(job(empty), lambda news: None)
 
 
 def test_no_file_with_a_scale_that_is_no_number_is_made() -> None:

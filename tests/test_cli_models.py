@@ -84,6 +84,7 @@ def test_the_same_file_is_registered_once(transport: MemoryTransport, tmp_path: 
         (["jobs", "show", "nothing"], 3, "nothing"),
         (["jobs", "submit", "m"], 3, "model must be registered, got 'm'"),
         (["jobs", "submit", "m", "--recipe", "magic"], 2, "recipe must be one of repair, int8"),
+        (["jobs", "submit", "m", "--recipe", "none.json"], 3, "recipe file must be readable"),
         (["jobs", "submit", "m", "--job-id", "9" * 5000], 2, "job_id must be 1 to"),
         (["jobs", "submit", "m", "--job-id", "two\nlines"], 2, "printable"),
         (["watch", "drift", "--count", "1", "--timeout", "0.2"], 124, "got 0"),

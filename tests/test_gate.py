@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 
 from driftloop.compression.gate import Trial, judge, paired_interval
 from driftloop.compression.onnx_file import clean, load_onnx
+from driftloop.compression.runtime import Runner
 from driftloop.compression.small_model import train_small_model
-from driftloop.schemas.config import RepairConfig
 from driftloop.schemas.errors import JobError
+from driftloop.schemas.events import GateVerdict
+from driftloop.schemas.recipes import BUILT_IN, GateRule
 from driftloop.schemas.rows import Rows
 from driftloop.tests.onnx_graphs import signature, turning_rows
 
-CONFIG = RepairConfig()
+GAIN, LOSS = (BUILT_IN[name].gate for name in ("repair", "int8"))
 SIGNATURE = signature(4, 2)
 
 
@@ -33,6 +36,11 @@ def even() -> Callable[[], float]:
     return ticking([0.001])
 
 
+def judged(models: tuple[bytes, bytes], rows: Rows, rule: GateRule = GAIN, timer: Callable[[], float] | None = None) -> GateVerdict:
+    champion, candidate = (Runner(data, SIGNATURE) for data in models)
+    return judge(Trial(champion, candidate, rows), rule, even() if timer is None else timer)
+
+
 @pytest.fixture(scope="module")
 def models() -> tuple[bytes, bytes]:
     return tuple(train_small_model(turning_rows(600, seed, turned=turned), SIGNATURE) for seed, turned in ((1, False), (2, True)))  # type: ignore[return-value]
@@ -40,15 +48,14 @@ def models() -> tuple[bytes, bytes]:
 
 def test_the_same_model_is_never_promoted(models: tuple[bytes, bytes]) -> None:
     for seed in range(30):
-        for kind in ("repair", "compression"):
-            trial = Trial(models[0], models[0], SIGNATURE, turning_rows(200, seed), kind)  # type: ignore[arg-type]
-            verdict = judge(trial, CONFIG, even())
+        for rule in (GAIN, LOSS):
+            verdict = judged((models[0], models[0]), turning_rows(200, seed), rule)
             assert not verdict.promoted
             assert verdict.difference == verdict.churn == 0.0
 
 
 def test_a_better_model_is_promoted_with_its_figures(models: tuple[bytes, bytes]) -> None:
-    verdict = judge(Trial(*models, SIGNATURE, turning_rows(75, 9, turned=True)), CONFIG, even())
+    verdict = judged(models, turning_rows(75, 9, turned=True))
     assert verdict.promoted
     assert "better than the champion" in verdict.reasons[0]
     assert verdict.candidate > 0.7 > 0.3 > verdict.champion
@@ -59,7 +66,7 @@ def test_a_better_model_is_promoted_with_its_figures(models: tuple[bytes, bytes]
 def test_a_slower_candidate_is_rejected_with_the_reason(models: tuple[bytes, bytes]) -> None:
     # Two calls a measurement, the two models in turns, the first of a round changing: champion 1 ms, candidate 2 ms.
     timer = ticking([0.0, 0.002, 0.0, 0.001, 0.0, 0.001, 0.0, 0.002])
-    verdict = judge(Trial(*models, SIGNATURE, turning_rows(200, 9, turned=True)), CONFIG, timer)
+    verdict = judged(models, turning_rows(200, 9, turned=True), timer=timer)
     assert verdict.latency_ratio == pytest.approx(2.0)
     assert not verdict.promoted
     assert "2.00 times as long" in verdict.reasons[0]
@@ -68,7 +75,7 @@ def test_a_slower_candidate_is_rejected_with_the_reason(models: tuple[bytes, byt
 def test_a_larger_file_is_rejected(models: tuple[bytes, bytes]) -> None:
     model = load_onnx(models[1])
     model.graph.doc_string = "x" * len(models[0])
-    verdict = judge(Trial(models[0], model.SerializeToString(), SIGNATURE, turning_rows(200, 9, turned=True)), CONFIG, even())
+    verdict = judged((models[0], model.SerializeToString()), turning_rows(200, 9, turned=True))
     assert not verdict.promoted
     assert "times the champion's" in verdict.reasons[0]
     assert clean(model) == models[1]
@@ -82,7 +89,7 @@ def test_a_segment_that_loses_stops_a_candidate_that_wins_on_the_whole(models: t
         np.arange(360),
         ("north",) * 300 + ("south",) * 60,
     )
-    verdict = judge(Trial(*models, SIGNATURE, rows), CONFIG, even())
+    verdict = judged(models, rows)
     assert verdict.interval[0] > 0
     assert not verdict.promoted
     assert (verdict.worst_segment, "south" in verdict.reasons[0]) == ("south", True)
@@ -102,4 +109,41 @@ def test_three_rows_of_75_convince_nobody_and_few_rows_are_an_error(models: tupl
     differences[:3] = 1
     assert paired_interval(differences, 0.9, "classification")[0] < 0
     with pytest.raises(JobError, match="at least 2"):
-        judge(Trial(*models, SIGNATURE, turning_rows(1, 0)), CONFIG, even())
+        judged(models, turning_rows(1, 0))
+
+
+def test_a_class_that_loses_more_than_its_floor_stops_a_candidate(models: tuple[bytes, bytes]) -> None:
+    # The candidate is right on every row, or on the turned ones alone; the champion on the others.
+    right, wrong = turning_rows(400, 11, turned=True), turning_rows(400, 12)
+    rows = right.where(right.labels == 0)
+    rare = wrong.where(wrong.labels == 1).take(slice(0, 40))
+    mixed = Rows(
+        np.concatenate([rows.features, rare.features]), np.concatenate([rows.labels, rare.labels]), np.arange(len(rows) + 40)
+    )
+    free = judged(models, mixed)
+    assert free.promoted
+    assert free.worst_class == 1
+    assert free.worst_class_difference is not None
+    assert free.worst_class_difference < -0.5
+    floored = judged(models, mixed, GateRule(min_gain=0.0, max_class_loss=0.1))
+    assert not floored.promoted
+    assert floored.reasons[0].startswith("class 1 loses 0.")
+    assert judged(models, mixed, GateRule(min_gain=0.0, max_class_loss=0.1, min_class_rows=41)).promoted
+
+
+def test_each_bound_of_a_rule_counts_by_itself(models: tuple[bytes, bytes]) -> None:
+    rows = turning_rows(200, 9, turned=True)
+    open_rule = GateRule(min_gain=0.0, max_segment_loss=None)
+    assert judged(models, rows, open_rule).promoted
+    for bound, words in (
+        ({"min_gain": 0.99}, "by more than 0.99"),
+        ({"max_churn": 0.1}, "otherwise, more than 10.0%"),
+        ({"max_size_ratio": 0.5}, "not below 0.50"),
+        ({"max_latency_ratio": 0.5}, "more than 0.50"),
+        ({"min_gain": None, "max_loss": 0.01}, ""),
+    ):
+        verdict = judged(models, rows, msgspec.structs.replace(open_rule, **bound))
+        assert verdict.promoted == (not words)
+        assert words in verdict.reasons[0]
+    back = judged((models[1], models[0]), rows, GateRule(max_loss=0.01))
+    assert "a loss of at most 0.01 is not shown" in back.reasons[0]

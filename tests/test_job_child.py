@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from driftloop.compression.store import digest_of
 from driftloop.schemas.config import RepairConfig
 from driftloop.schemas.errors import ArtifactInvalid, JobError, NotFound
 from driftloop.schemas.events import RowRange
+from driftloop.schemas.recipe_reading import recipe_of
+from driftloop.schemas.recipes import BUILT_IN
 from driftloop.schemas.rows import Rows
 from driftloop.tests.onnx_graphs import signature, turning_rows
 
@@ -31,7 +34,7 @@ def champion() -> ModelVersion:
 
 def job(champion: ModelVersion, recipe: str = "repair", rows: Rows | None = None) -> Job:
     new = turning_rows(300, 2, turned=True) if rows is None else rows
-    return Job("job", "model", recipe, champion, signature(4, 2), new, turning_rows(200, 3), row_range=RANGE)
+    return Job("job", "model", BUILT_IN[recipe], champion, signature(4, 2), new, turning_rows(200, 3), row_range=RANGE)
 
 
 def run_child(folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -43,9 +46,17 @@ def test_a_job_comes_back_judged_and_the_same_as_in_process(tmp_path: Path, cham
     write_job(tmp_path, job(champion), CONFIG)
     done = run_child(tmp_path)
     assert done.returncode == 0, done.stderr
-    steps = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [step["step"] for step in steps] == ["load", "recall", "finetune", "finetune_old", "scratch", "gate", "done"]
-    assert all(set(step) == {"step", "fraction", "message"} for step in steps)
+    news = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [step for step, _ in groupby(one["step"] for one in news)] == [
+        *("load", "recall", "finetune", "finetune_old", "scratch", "gate", "done")
+    ]
+    fractions = [one["fraction"] for one in news]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    curve = [one for one in news if one["step"] == "finetune" and "scalars" in one]
+    assert [one["at"] for one in curve] == sorted({one["at"] for one in curve})
+    assert curve[0]["scalars"]["loss"] > curve[-1]["scalars"]["loss"]
+    assert curve[0]["scalars"]["learning_rate"] > curve[-1]["scalars"]["learning_rate"]
     outcome = read_outcome(tmp_path)
     assert outcome.verdict.promoted
     manifest = outcome.manifest
@@ -53,7 +64,7 @@ def test_a_job_comes_back_judged_and_the_same_as_in_process(tmp_path: Path, cham
     assert (manifest.parent_digest, manifest.seed, manifest.rows) == (champion.digest, 3, RANGE)
     assert (manifest.trained_rows, manifest.holdout_rows) == (225, 75)
     assert {"torch", "onnxruntime"} <= set(manifest.packages)
-    again = Optimizer(CONFIG, iter(np.arange(1e6)).__next__).run(job(champion), lambda step, fraction, message: None)
+    again = Optimizer(CONFIG, iter(np.arange(1e6)).__next__).run(job(champion), lambda news: None)
     assert again.manifest is not None
     assert again.manifest.digest == manifest.digest
     assert again.manifest.rows_digest == manifest.rows_digest
@@ -73,10 +84,13 @@ def test_int8_needs_no_torch(tmp_path: Path, champion: ModelVersion) -> None:
     assert outcome.verdict.size_bytes < outcome.verdict.champion_size_bytes
     assert outcome.manifest is not None
     assert outcome.manifest.calibration
+    assert recipe_of(outcome.manifest.recipe, outcome.manifest.definition or {}) == BUILT_IN["int8"]
 
 
 def test_a_bad_job_leaves_its_cause(tmp_path: Path, champion: ModelVersion) -> None:
-    write_job(tmp_path, job(champion, "alchemy"), CONFIG)
+    write_job(tmp_path, job(champion), CONFIG)
+    file = tmp_path / "job.json"
+    file.write_text(file.read_text().replace('"type":"reset"', '"type":"alchemy"'))
     done = run_child(tmp_path)
     problem = read_error(tmp_path)
     assert done.returncode == 1
@@ -124,4 +138,4 @@ def test_labels_outside_the_classes_are_an_error(champion: ModelVersion) -> None
     rows = turning_rows(300, 5)
     rows.labels[0] = 7
     with pytest.raises(JobError, match="class indices"):
-        Optimizer(CONFIG, iter(np.arange(1e6)).__next__).run(job(champion, rows=rows), lambda *told: None)
+        Optimizer(CONFIG, iter(np.arange(1e6)).__next__).run(job(champion, rows=rows), lambda news: None)

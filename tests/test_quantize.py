@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from driftloop.compression.quantize import Cpu, quantize_int8, read_cpu
+from driftloop.compression.cpu import Cpu, read_cpu
+from driftloop.compression.quantize import quantize_int8
 from driftloop.compression.runtime import Runner, open_session, outcomes
 from driftloop.compression.small_model import train_small_model
 from driftloop.schemas.errors import ArtifactInvalid, ModelUnsupported

@@ -6,9 +6,10 @@ from onnx import helper
 
 from driftloop.compression.importer import import_onnx
 from driftloop.compression.runtime import Runner, outcomes
-from driftloop.compression.trainer import Examples, train
-from driftloop.schemas.config import RepairConfig
+from driftloop.compression.track import Track
+from driftloop.compression.trainer import Examples, Training, train
 from driftloop.schemas.errors import ArtifactInvalid
+from driftloop.schemas.recipes import Finetune
 from driftloop.tests.onnx_graphs import bytes_of, signature, turning_rows
 
 
@@ -42,7 +43,7 @@ def test_one_sigmoid_is_trained_from_its_logit(tail: tuple[object, ...]) -> None
     rows = turning_rows(1200, 1)
     imported = import_onnx(one_sigmoid(*tail))
     assert imported.squash == "Sigmoid"
-    loss = train(imported, Examples.of(rows), "classification", RepairConfig(learning_rate=1e-2))
+    loss = train(imported, Examples.of(rows), Training(Finetune(learning_rate=1e-2), "classification", 0, Track(lambda news: None)))
     assert loss < 0.45
     import torch
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.compression.quantize import Cpu
+from driftloop.compression.cpu import Cpu
 from driftloop.streams.this_cpu import CPUINFO, this_cpu
 
 

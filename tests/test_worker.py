@@ -11,7 +11,7 @@ import pytest
 from driftloop.compression import store
 from driftloop.compression.store import ArtifactStore
 from driftloop.schemas.cloudevents import encode_event
-from driftloop.schemas.config import RepairConfig, StoreConfig, TopicsConfig, WorkerConfig
+from driftloop.schemas.config import StoreConfig, TopicsConfig, WorkerConfig
 from driftloop.schemas.dead_letters import SAFE_BYTES
 from driftloop.schemas.events import (
     Event,
@@ -40,7 +40,15 @@ from driftloop.tests.worker_world import read, request, send, serve_a_champion, 
 def settings(tmp_path: Path) -> Settings:
     return Settings(
         store=StoreConfig(url=str(tmp_path / "store")),
-        repair=RepairConfig(epochs=8, max_latency_ratio=100.0),
+        recipes={
+            "repair": {
+                "arms": {
+                    "finetune": [{"type": "finetune", "epochs": 8}],
+                    "scratch": [{"type": "reset"}, {"type": "finetune", "epochs": 8}],
+                },
+                "gate": {"max_latency_ratio": 100.0},
+            }
+        },
         worker=WorkerConfig(heartbeat_s=0.1, job_timeout_s=60.0),
     )
 
@@ -63,7 +71,9 @@ def test_a_turned_concept_is_repaired_and_published_once(settings: Settings) -> 
     worker.close()
     told = read(settings, transport, "job-events")
     assert isinstance(told[0], JobStarted)
-    assert any(isinstance(event, JobProgressed) for event in told)
+    curve = [event for event in told if isinstance(event, JobProgressed) and event.scalars]
+    assert curve
+    assert all({"loss", "learning_rate"} <= set(event.scalars) and event.at for event in curve)
     (finished,) = [event for event in told if isinstance(event, JobFinished)]
     assert finished.outcome == "promoted", finished.reasons
     assert finished.version == 2
@@ -128,7 +138,7 @@ def test_jobs_that_cannot_be_done_fail_with_a_message(settings: Settings) -> Non
 def test_an_unknown_recipe_and_a_lost_artifact_fail(settings: Settings, tmp_path: Path) -> None:
     transport = MemoryTransport()
     serve_a_champion(settings, transport)
-    turn_the_concept(settings, transport, rows=100)
+    turn_the_concept(settings, transport, rows=200)
     send(settings, transport, "jobs", request(settings, recipe="magic"))
     worker = Worker(settings, transport)
     worker.step()
@@ -315,7 +325,7 @@ def test_a_job_that_finds_no_room_is_put_off_and_done_once_there_is_some(
 def test_a_store_that_stays_away_ends_the_job_with_its_reason(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     transport = MemoryTransport()
     serve_a_champion(settings, transport)
-    turn_the_concept(settings, transport, rows=100)
+    turn_the_concept(settings, transport, rows=200)
     settings = settings.model_copy(update={"worker": WorkerConfig(put_off_s=0.01, max_put_off=3)})
     asked: list[str] = []
 

@@ -8,7 +8,6 @@ from driftloop.compression.small_model import SmallModelConfig, train_small_mode
 from driftloop.compression.store import ArtifactStore
 from driftloop.schemas.cloudevents import encode_event
 from driftloop.schemas.codecs import decode
-from driftloop.schemas.config import RepairConfig
 from driftloop.schemas.events import (
     Event,
     JobEvent,
@@ -20,6 +19,7 @@ from driftloop.schemas.events import (
     Signature,
 )
 from driftloop.schemas.partitions import partition_of
+from driftloop.schemas.recipes import Finetune
 from driftloop.schemas.rows import Rows
 from driftloop.settings import Settings
 from driftloop.streams.publishing import NewModel, promote, register
@@ -33,7 +33,7 @@ def champion_onnx() -> bytes:
     features = np.random.default_rng(1).normal(size=(400, 2)).astype(np.float32)
     labels = (features[:, 0] > 0).astype(np.int64)
     rows = Rows(features, labels, np.arange(400, dtype=np.int64))
-    return train_small_model(rows, SIGNATURE, SmallModelConfig(widths=(16,), training=RepairConfig(epochs=5)))
+    return train_small_model(rows, SIGNATURE, SmallModelConfig(widths=(16,), training=Finetune(epochs=5)))
 
 
 def send(settings: Settings, transport: Transport, kind: str, *events: Event) -> None:

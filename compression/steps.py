@@ -1,0 +1,26 @@
+"""The table of steps: what each step type of `schemas/recipes.py` does to a workpiece. A test says that none is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..schemas.recipes import Finetune, Quantize, Recall, Reset, Step
+from .finetune import finetune
+from .job_context import JobContext
+from .quantize import quantize
+from .recall import recall
+from .reset import reset
+from .workpiece import Workpiece
+
+STEPS: dict[type[Step], Callable[[Any, Workpiece, JobContext], Workpiece]] = {
+    Recall: recall,
+    Reset: reset,
+    Finetune: finetune,
+    Quantize: quantize,
+}
+
+
+def run_step(step: Step, piece: Workpiece, context: JobContext) -> Workpiece:
+    """Return what a step makes of a workpiece; raises JobError, ArtifactInvalid and ModelUnsupported, each with the reason."""
+    return STEPS[type(step)](step, piece, context)
