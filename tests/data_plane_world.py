@@ -21,7 +21,7 @@ from driftloop.streams.transport import Outgoing, Transport
 
 # Recent: the broker deletes segments whose newest record time stamp is beyond retention.
 START_MS = int(time.time() * 1000) - 3_600_000
-WAIT_S = 30.0
+WAIT_S = 60.0
 MODELS = tuple("abcdefgh")
 
 Told = dict[tuple[str, int], list[tuple[bytes | None, bytes | None, bytes | None]]]

@@ -21,7 +21,7 @@ def start(folder: Path, code: str, limits: Limits = GENEROUS) -> ChildProcess:
     return ChildProcess("childs_code", [], folder, limits)
 
 
-def end_of(child: ChildProcess, timeout_s: float = 25.0) -> Ended:
+def end_of(child: ChildProcess, timeout_s: float = 60.0) -> Ended:
     deadline = time.monotonic() + timeout_s
     while (ended := child.wait(0.2)) is None:
         assert time.monotonic() < deadline

@@ -27,7 +27,7 @@ from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.transport import Transport
 
 AWAY = "127.0.0.1:9"
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def read(transport: Transport, topic: str) -> list[Record]:

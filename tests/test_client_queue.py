@@ -110,9 +110,9 @@ print(*copied[0])
 def test_forks_wait_for_a_broker_that_is_away_once_only() -> None:
     program = f"""
 import logging, os, driftloop
-from driftloop.streams import client_queue
+from driftloop.streams import at_fork
 logging.disable()
-client_queue.FORK_WAIT_S = 0.3
+at_fork.FORK_WAIT_S = 0.3
 client = driftloop.Client("{AWAY}", config=driftloop.ClientConfig(exit_flush_s=0.1))
 client.log_prediction("m", output=1)
 for _ in range(3):

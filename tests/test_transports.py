@@ -18,7 +18,7 @@ from driftloop.streams.kafka import KafkaTransport
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.transport import Outgoing, Reader, Transport, Work
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 TOPIC, OTHER, GROUP = "jobs", "job-events", "g"
 
 

@@ -31,7 +31,7 @@ from driftloop.streams.transport import Outgoing, Transport
 from driftloop.streams.watcher import ModelWatcher, PromotedModel
 
 SIGNATURE = Signature(task="classification", features=("a", "b"), classes=(0, 1), input_name="x", output_name="y")
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def model_bytes(name: str) -> bytes:

@@ -98,7 +98,7 @@ def jobs(settings: Settings) -> list[str]:
     return sorted(decode(value, JobCommand, "jobs").job_id for value in read_all(settings, "jobs"))
 
 
-def wait_for(check: Callable[[], bool], timeout_s: float = 15.0) -> None:
+def wait_for(check: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not check():
         assert time.monotonic() < deadline, "nothing came in time"
@@ -118,7 +118,7 @@ def control(settings: Settings) -> Iterator[ControlPlane]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert plane.ready.wait(20), problems
+        assert plane.ready.wait(60), problems
         yield plane
     finally:
         stop.set()

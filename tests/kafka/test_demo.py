@@ -59,8 +59,8 @@ def test_a_killed_demo_leaves_neither_its_service_nor_its_broker(local_kafka: No
             started = children(demo, tmp_path / "log")
         finally:
             demo.kill()
-        assert demo.wait(20) != 0
-    gone, alive = psutil.wait_procs(started, timeout=20)
+        assert demo.wait(60) != 0
+    gone, alive = psutil.wait_procs(started, timeout=60)
     for process in alive:
         process.kill()
     assert (len(gone), alive) == (2, [])

@@ -141,7 +141,7 @@ def test_commits_follow_many_small_transactions_and_aborted_ones_are_not_seen(to
             producer.commit_transaction(10)
         follower.wait(count)
         end = KafkaTransport(topics).end_offsets(topic)[0]
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         # The marker after the newest record is passed only with the record after it.
         while KafkaTransport(topics).committed(group_of(topics), topic).get(0) != end - 1:
             assert time.monotonic() < deadline, (KafkaTransport(topics).committed(group_of(topics), topic), end)
