@@ -7,13 +7,14 @@ librdkafka property, dots and all; in a variable's name a dot is written as an u
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .schemas.config import (
     ControlConfig,
@@ -72,6 +73,14 @@ class Settings(Section):
             milestones = tuple(sorted({*known, *missing}))
             self.__dict__["monitor"] = self.monitor.model_copy(update={"milestones": milestones})
         return self
+
+    @field_validator("recipes", mode="before")
+    @classmethod
+    def _read_recipes(cls, value: Any) -> Any:
+        """Take a recipe as JSON, as a variable gives it (`DRIFTLOOP_RECIPES__REPAIR`)."""
+        if not isinstance(value, dict):
+            return value
+        return {name: json.loads(one) if isinstance(one, str) else one for name, one in value.items()}
 
     @model_validator(mode="after")
     def _check_recipes(self) -> Self:

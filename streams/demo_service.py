@@ -122,5 +122,7 @@ def to_toml(settings: Settings) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)} = {_toml(item)}" for name, item in value.items() if item is not None) + "}"
     # JSON's escapes are TOML's, but for DEL, which TOML wants escaped and JSON does not.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

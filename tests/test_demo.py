@@ -81,7 +81,8 @@ def test_bins_lie_on_multiples_of_their_size() -> None:
 
 def test_settings_reach_the_service_whole(tmp_path: Path) -> None:
     kafka = {"bootstrap.servers": "a:1,b:2", "sasl.password": 'p"\\\n\x7fé😀'}
-    settings = Settings(kafka=kafka, topics=TopicsConfig(prefix="demo-1.", partitions=3))
+    recipes = {"mine": {"arms": {"a": [{"type": "quantize"}]}, "gate": {"max_loss": 0.1}}, "int8": {"exits": []}}
+    settings = Settings(kafka=kafka, topics=TopicsConfig(prefix="demo-1.", partitions=3), recipes=recipes)
     file = tmp_path / "settings.toml"
     file.write_text(to_toml(settings), "utf-8")
     assert load_settings(file, {}) == settings

@@ -104,6 +104,14 @@ def test_settings_hold_recipes_and_tell_wrong_ones_at_the_start(tmp_path: Path) 
     assert told.value.problems[2].startswith("policy.recipe must be one of repair, int8, mine, got 'magic'")
 
 
+def test_a_variable_holds_a_recipe_as_json() -> None:
+    settings = load_settings(environment={"DRIFTLOOP_RECIPES__REPAIR": '{"gate": {"max_latency_ratio": 100}}'})
+    assert settings.recipe("repair").gate.max_latency_ratio == 100.0
+    for text, words in (("{", "recipes"), ('{"gate": {"max": 1}}', "parameter of gate"), ("3", "recipes.repair")):
+        with pytest.raises(SettingsInvalid, match=words):
+            load_settings(environment={"DRIFTLOOP_RECIPES__REPAIR": text})
+
+
 def test_a_command_takes_a_name_or_a_file(tmp_path: Path) -> None:
     settings = Settings(recipes={"mine": OWN})
     assert chosen_recipe(settings, "mine") == recipe_named("mine", {"mine": OWN})

@@ -40,7 +40,8 @@ Worker(settings, KafkaTransport(settings)).run(stop)
 
 
 def start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    variables = {**environment, "DRIFTLOOP_REPAIR__MAX_LATENCY_RATIO": "100", "DRIFTLOOP_WORKER__HEARTBEAT_S": "0.1"}
+    loose = '{"gate": {"max_latency_ratio": 100}}'
+    variables = {**environment, "DRIFTLOOP_RECIPES__REPAIR": loose, "DRIFTLOOP_WORKER__HEARTBEAT_S": "0.1"}
     return subprocess.Popen([sys.executable, "-c", WORKER], env=variables)
 
 
