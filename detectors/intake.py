@@ -133,10 +133,8 @@ class Intake:
             rows, features = self._sorted_out(values, keys.each)
         refused = []
         if None in rows:
-            for row in [row for row, found in enumerate(rows) if found is None]:
-                rows[row], features[row] = self._one(piece, piece.start + row, keys.each[row] in new)
-                if rows[row] is None:
-                    refused.append(piece.start + row)
+            self._fill(piece, keys, (rows, features))
+            refused = [piece.start + row for row, found in enumerate(rows) if found is None]
             if refused:
                 rows, features = (
                     [row for row in rows if row is not None],
@@ -176,15 +174,26 @@ class Intake:
                 rows[at], features[at] = row, raw
         return rows, features
 
-    def _one(self, piece: Piece, at: int, is_new: bool) -> tuple[Any, bytes]:
-        """Return columns and features of a record that is not plain, None where it is refused; `is_new`: its key was not known before."""
+    def _fill(self, piece: Piece, keys: Keys, into: tuple[list[Any], list[bytes]]) -> None:
+        """Read the records that are not plain; where the key was new, the first sound one says how all others of it are decoded."""
+        rows, features = into
+        left = [row for row, found in enumerate(rows) if found is None]
+        new, plain = keys.different.difference(self._readers), []
+        for row in left:
+            if keys.each[row] in new and keys.each[row] in self._readers:
+                plain.append(row)
+            else:
+                rows[row], features[row] = self._one(piece, piece.start + row)
+        values = [piece.source.values[piece.start + row] for row in plain]
+        found = self._sorted_out(cast(list[bytes], values), [keys.each[row] for row in plain])
+        for row, columns, raw in zip(plain, *found, strict=True):
+            rows[row], features[row] = (columns, raw) if columns is not None else self._one(piece, piece.start + row)
+
+    def _one(self, piece: Piece, at: int) -> tuple[Any, bytes]:
+        """Return columns and features of a record that is not plain, None where it is refused."""
         value, key = piece.source.values[at], piece.source.keys[at]
         reader = None if key is None else self._readers.get(key)
         if reader is not None and key is not None and value and len(value) <= self.max_value_bytes:
-            if is_new and (value[0] == JSON_START or is_packed(value[0])):
-                rows, features = self._sorted_out([value], [key])
-                if rows[0] is not None:
-                    return rows[0], features[0]
             try:
                 event = reader.layout.decode_msgpack(value)
                 return prediction_columns(event), no_nan(reader.layout, event.features)
