@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from ..schemas.layouts import Layout
 from ..schemas.values import FLOAT32_MAX, LEAST_WHOLE, MOST_WHOLE, seconds
-from .admission import MAX_TEXT_BYTES
+from .admission import MAX_TEXT_BYTES, label_problem
 from .columns import Floats, Ints
 from .model import KIND_CODES, kind_of
 from .model_table import ModelTable
 from .pending import WIDEST, Ids
 from .pieces import Labels, Predictions
-from .scalars import distinct
+from .scalars import Spot, distinct
 
 Wrong = NDArray[np.bool_]
+Values = tuple[Ints, list[Any], Floats | None]
 KINDS: dict[type, str] = {int: "number", float: "number", str: "text", bool: "truth", type(None): "none"}
 
 
@@ -158,12 +159,13 @@ def strange_outputs(rows: Predictions, table: ModelTable) -> Wrong:
     """Return which outputs are of another kind than the model's others, no class of its signature, or not finite."""
     facts = table.facts()
     lookups = facts.lookups if table.has_lookups else ()
-    wrong = _unlike((rows.slot, rows.outputs, rows.numbers), rows.types, facts.kinds, lookups)
-    return wrong | strange_scalars(rows.outputs, rows.numbers, rows.types)
+    columns = rows.slot, rows.outputs, rows.numbers
+    wrong = _unlike(columns, rows.types, facts.kinds)
+    return wrong | _are_among(columns, _unknown(columns, lookups)) | strange_scalars(rows.outputs, rows.numbers, rows.types)
 
 
-def _unlike(rows: tuple[Ints, list[Any], Floats | None], types: set[type], kinds: Ints, known: Sequence[Any]) -> Wrong:
-    """Return which values are of another kind than their model's outputs, or not known: the kind and the known values of each slot."""
+def _unlike(rows: Values, types: set[type], kinds: Ints) -> Wrong:
+    """Return which values are of another kind than their model's outputs; `kinds` has that of each slot."""
     slots, values, _ = rows
     found = {KINDS[kind] for kind in types}
     mine = kinds[slots]
@@ -171,29 +173,44 @@ def _unlike(rows: tuple[Ints, list[Any], Floats | None], types: set[type], kinds
         wrong: Wrong = mine != KIND_CODES[found.pop()]
     else:
         wrong = mine != np.fromiter((KIND_CODES[KINDS[type(value)]] for value in values), np.int64, len(values))
-    if all(lookup is None for lookup in known):
-        return wrong
-    new = {(slot, value) for slot, value in distinct(*rows) if known[slot] is not None and value not in known[slot]}
-    if new:
-        wrong |= np.array([pair in new for pair in zip(slots.tolist(), values, strict=True)])
     return wrong
 
 
+def _unknown(rows: Values, known: Sequence[Any]) -> set[Spot]:
+    """Return the values that occur and are not among the known ones of their slot, where it has any."""
+    if all(lookup is None for lookup in known):
+        return set()
+    return {(slot, value) for slot, value in distinct(*rows) if known[slot] is not None and value not in known[slot]}
+
+
+def _are_among(rows: Values, spots: set[Spot]) -> Wrong:
+    slots, values, _ = rows
+    if not spots:
+        return np.zeros(len(slots), np.bool_)
+    return np.array([pair in spots for pair in zip(slots.tolist(), values, strict=True)])
+
+
 def strange_pairs(labels: Labels, table: ModelTable) -> Wrong:
-    """Return which labels cannot be judged by column: null, of an unknown model, of another kind, or of a class not seen so far."""
+    """Return which labels cannot be judged by column: null, of an unknown model, of another kind, or none that its model can have."""
     slots, values, numbers = labels.slot, labels.values, labels.numbers
     unknown = slots < 0
-    facts = table.facts()
-    indices = () if facts.regress.all() else facts.indices
     if not unknown.any():
-        return _unlike((slots, values, numbers), labels.types, facts.kinds, indices)
+        return _strange_labels((slots, values, numbers), labels.types, table)
     wrong = unknown.copy()
     known = np.flatnonzero(~unknown)
     if len(known):
         rest = [values[at] for at in known.tolist()]
         some = slots[known], rest, None if numbers is None else numbers[known]
-        wrong[known] = _unlike(some, labels.types, facts.kinds, indices)
+        wrong[known] = _strange_labels(some, labels.types, table)
     return wrong
+
+
+def _strange_labels(rows: Values, types: set[type], table: ModelTable) -> Wrong:
+    facts = table.facts()
+    # A class that no row had so far is asked for once, not for each of its rows: of a new model all are.
+    new = _unknown(rows, () if facts.regress.all() else facts.indices)
+    problems = {(slot, value) for slot, value in new if label_problem(value, table.models[slot]) is not None}
+    return _unlike(rows, types, facts.kinds) | _are_among(rows, problems)
 
 
 def strange_scalars(values: Sequence[Any], numbers: Floats | None, types: set[type]) -> Wrong:
