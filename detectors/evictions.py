@@ -13,14 +13,13 @@ import numpy as np
 from ..schemas.config import MonitorConfig
 from ..schemas.records import Batch
 from .columns import Ints
+from .decoding import JSON_START
 from .model_table import ModelTable
 from .pending import Pending
-from .room import NOTHING, Size
+from .room import NOTHING, Size, size_of
 from .roster import Roster
 
 SWEEP_MS = 1_000
-# No feature or score takes less in a record, whatever its form.
-FEATURE_BYTES = 2
 
 
 class Evictions:
@@ -52,10 +51,10 @@ class Evictions:
         # A model is made of one record of its key: the largest bounds it.
         for key, value in zip(keys, batch.predictions.values, strict=True):
             if key in new and value is not None:
-                new[key] = max(new[key], len(value))
-        sizes = [*new.values(), *(len(value or b"") for value in batch.models.values)]
-        most = sum(sizes) // FEATURE_BYTES
-        return room.lacks(Size(len(sizes), most, most)) is not None
+                new[key] = max(new[key], _most_values(value))
+        most = [*new.values(), *(_most_values(value or b"") for value in batch.models.values)]
+        sizes = [size_of(values, values) for values in most]
+        return room.lacks(Size(*map(sum, zip(*sizes, strict=True)))) is not None
 
     def sweep(self, now_ms: int) -> int:
         """Make room where some was wanted; return how many models gave way."""
@@ -101,3 +100,8 @@ class Evictions:
         self._forget(self._table.name(slot))
         self._table.remove(slot, self._buffer.head)
         self._roster.remove(slot)
+
+
+def _most_values(value: bytes) -> int:
+    """Return how many features or scores a record has at most: one more than commas in JSON, elsewhere each takes a byte at least."""
+    return value.count(b",") + 1 if value and value[0] == JSON_START else len(value)

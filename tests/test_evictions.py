@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from driftloop.detectors.monitor import Monitor
@@ -150,3 +151,19 @@ def test_outputs_and_labels_that_are_learned_are_bounded() -> None:
     assert effects.notices[0].startswith("monitor.max_total_outputs is reached")
     assert sum(len(model.stored) for model in monitor.table.models) == 10
     assert sum(len(model.classes) for model in monitor.table.models) <= 20
+
+
+@pytest.mark.parametrize("form", ["JSON", "msgpack"])
+def test_room_runs_out_at_the_same_record_however_small_its_features_are_written(form: str) -> None:
+    encode = msgspec.json.encode if form == "JSON" else msgspec.msgpack.encode
+    log = []
+    for at in range(60):
+        value = {"model": f"m{at}", "version": 1, "prediction_id": "p", "output": 1, "features": [1] * 200}
+        log.append(record("predictions", at, START_MS + at * 100, b"m%d" % at, encode(value)))
+    found = []
+    for size in (1, 7, 60):
+        monitor = Monitor(small(max_total_features=9_000), "driftloop.", 0)
+        effects = play(monitor, log, size)
+        found.append((names(monitor), [letter.offset for letter in effects.dead_letters], effects.counters["models_evicted"]))
+    assert found[0] == found[1] == found[2]
+    assert found[0][2] == 1
