@@ -70,8 +70,8 @@ def of_numbers(values: Floats, clip: float) -> Baseline | None:
     if len(values) < MIN_VALUES:
         return None
     values = np.clip(values, -MAX_VALUE, MAX_VALUE)
-    median = float(np.median(values))
-    spread = float(np.median(np.abs(values - median))) * MAD_TO_SD
+    median = float(_medians(values))
+    spread = float(_medians(np.abs(values - median))) * MAD_TO_SD
     kept = values
     if spread > 0.0:
         # Skewed values have long honest tails: the limits are wide, and only what lies far beyond is drawn in.
@@ -100,8 +100,8 @@ def of_number_columns(values: Floats, clip: float) -> list[Baseline | None]:
 
 def _of_whole(columns: Floats, clip: float) -> list[Baseline]:
     columns = np.clip(columns, -MAX_VALUE, MAX_VALUE)
-    median = np.median(columns, axis=1)[:, None]
-    spread = np.median(np.abs(columns - median), axis=1)[:, None] * MAD_TO_SD
+    median = _medians(columns)[:, None]
+    spread = _medians(np.abs(columns - median))[:, None] * MAD_TO_SD
     limit = np.where(spread > 0.0, 2.0 * ROBUST_SD * spread, np.inf)
     kept = np.minimum(np.maximum(columns, median - limit), median + limit)
     centers, scales = kept.mean(axis=1), kept.std(axis=1)
@@ -111,6 +111,13 @@ def _of_whole(columns: Floats, clip: float) -> list[Baseline]:
     means, sds, correlations = z.mean(axis=1).tolist(), z.std(axis=1).tolist(), _correlations(z)
     found = zip(moves, centers.tolist(), scales.tolist(), means, sds, correlations, strict=True)
     return [Baseline(*one) if moved else _of_constant(one[0]) for moved, *one in found]
+
+
+def _medians(values: Floats) -> Floats:
+    """Return the medians over the last axis of values without a gap; a sort of so few is faster than the partition of `np.median`."""
+    ordered, half = np.sort(values, axis=-1), values.shape[-1] // 2
+    medians: Floats = ordered[..., half] if values.shape[-1] % 2 else (ordered[..., half - 1] + ordered[..., half]) / 2.0
+    return medians
 
 
 def _floor(center: float) -> float:
