@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .blocks import Block, Blocks
 from .columns import Floats, Ints
-
-LEAST_BLOCKS = 8
 
 
 @dataclass(slots=True)
@@ -45,11 +41,10 @@ class History:
         self._capacity = capacity
         # The newest blocks lie in a row, so that a column is a slice; once the room is used up they move to the front.
         self._room = capacity + max(capacity // 4, 16)
-        size = min(self._room, LEAST_BLOCKS)
-        self._means = np.zeros((size, width))
+        self._means = np.zeros((0, width))
         self._present: Ints | None = None
-        self._first = np.zeros((size, 2), np.int64)
-        self._ts = np.zeros(size)
+        self._first = np.zeros((0, 2), np.int64)
+        self._ts = np.zeros(0)
         self._end = 0
 
     def __len__(self) -> int:
@@ -89,13 +84,12 @@ class History:
         self._end = to.stop
 
     def _make_room(self, blocks: int) -> None:
-        """Make room for more blocks: grow by doubling as far as that goes, as most lanes of barely seen models never need it all."""
-        if self._end + blocks > self._room:
+        """Make room for more blocks; lanes of barely seen models have none, and never need it."""
+        if not len(self._ts):
+            self._means = np.zeros((self._room, self._means.shape[1]))
+            self._first, self._ts = np.zeros((self._room, 2), np.int64), np.zeros(self._room)
+        elif self._end + blocks > self._room:
             self._move(self._capacity - blocks)
-        if self._end + blocks > len(self._ts):
-            size = min(self._room, max(2 * len(self._ts), self._end + blocks))
-            self._means, self._first, self._ts = (_grown(column, size) for column in (self._means, self._first, self._ts))
-            self._present = None if self._present is None else _grown(self._present, size)
 
     def _move(self, keep: int) -> None:
         keep = min(keep, self._end)
@@ -134,14 +128,9 @@ class History:
     def restore(self, past: Past, count: int) -> None:
         """Take over what `newest` gave of a history of `count` blocks."""
         size = len(past.ts)
-        self._make_room(size)
+        if size:
+            self._make_room(size)
         self.count, self.rows, self._end = count, past.rows, size
         self._means[:size], self._first[:size], self._ts[:size] = past.means, past.first, past.ts
         if past.present is not None:
             self._set_present(slice(0, size), past.present, past.rows)
-
-
-def _grown(column: NDArray[Any], size: int) -> NDArray[Any]:
-    grown = np.zeros((size, *column.shape[1:]), column.dtype)
-    grown[: len(column)] = column
-    return grown
