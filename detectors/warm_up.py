@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -101,9 +102,14 @@ def first_baselines(values: Floats, kind: LaneKind, clip_sd: float) -> list[Base
     if kind.binary:
         return [baseline_of(column, kind, clip_sd, is_share=False) for column in values.T]
     gaps = np.asarray(np.isnan(values[:, : kind.shares]).any(axis=0)).tolist()
-    never = baselines.of_shares(np.zeros(len(values)))
+    never = _never_missing(len(values))
     shares = [baseline_of(values[:, at], kind, clip_sd, is_share=True) if gap else never for at, gap in enumerate(gaps)]
     return [*baselines.of_number_columns(values, clip_sd), *shares]
+
+
+@cache
+def _never_missing(rows: int) -> Baseline | None:
+    return baselines.of_shares(np.zeros(rows))
 
 
 def past_blocks(values: Floats, size: int, known: list[Baseline | None], clip_sd: float) -> tuple[Floats, Ints]:
