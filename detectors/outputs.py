@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from ..schemas.events import Scalar
 from .bisection import Blame, in_halves
@@ -133,7 +134,7 @@ def place_classes(fresh: Fresh, joined: Any, slots: Ints, table: ModelTable) -> 
     indices = facts.indices
     absent = (
         set()
-        if _are_indices(joined.numbers, facts.spans[slots])
+        if joined.numbers is not None and _are_indices(joined.numbers, facts.spans[slots]).all()
         else {
             (slot, value)
             for slot, value in distinct(slots, joined.values, joined.numbers)
@@ -169,25 +170,35 @@ def _indices(
     rows: tuple[Ints, list[Any] | Floats, Floats | None], table: ModelTable, index_of: Callable[[Model], dict[Any, int]]
 ) -> Floats:
     """Return the index of each value, that of all others for one that has none; for a regression the value itself."""
-    slots, _, numbers = rows
+    slots, values, numbers = rows
     facts = table.facts()
-    if numbers is not None and (facts.regress.all() or _are_indices(numbers, facts.spans[slots])):
+    if numbers is None:
+        return _looked_up(rows, table, index_of)
+    own = facts.regress[slots] | _are_indices(numbers, facts.spans[slots])
+    if own.all():
         return numbers
+    rest = np.flatnonzero(~own)
+    some = values[rest] if isinstance(values, np.ndarray) else [values[at] for at in rest.tolist()]
+    found = numbers.copy()
+    found[rest] = _looked_up((slots[rest], some, numbers[rest]), table, index_of)
+    return found
+
+
+def _looked_up(
+    rows: tuple[Ints, list[Any] | Floats, Floats | None], table: ModelTable, index_of: Callable[[Model], dict[Any, int]]
+) -> Floats:
     found: dict[Spot, float] = {}
     for slot, value in distinct(*rows):
         model = table.models[slot]
         index = value if model.task == "regression" else index_of(model).get(value)
         found[slot, value] = model.most_classes if index is None else index
-    if numbers is not None and all(value == index for (_, value), index in found.items()):
-        return numbers
     return translated(*rows, found)
 
 
-def _are_indices(numbers: Floats | None, spans: Ints) -> bool:
-    """Return whether all rows have numbers that are the indices of their classes, as 0 and 1 mostly are."""
-    if numbers is None or not len(numbers):
-        return False
-    return bool(numbers.min() >= 0 and (numbers < spans).all() and (numbers % 1.0 == 0).all())
+def _are_indices(numbers: Floats, spans: Ints) -> NDArray[np.bool_]:
+    """Return which numbers are the indices of their classes, as 0 and 1 mostly are."""
+    found: NDArray[np.bool_] = (numbers >= 0) & (numbers < spans) & (numbers % 1.0 == 0)
+    return found
 
 
 def is_output(stored: float, label: Any, model: Model) -> bool:
