@@ -1,4 +1,4 @@
-"""The training loop of every arm: seeded, in memory, on one thread, with a learning rate that falls to nothing."""
+"""The training loop of every arm, of torch's own parts: seeded, in memory, with a learning rate that falls to nothing."""
 
 from __future__ import annotations
 
@@ -9,43 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ..schemas.errors import JobError
 from ..schemas.recipes import Finetune
 from ..schemas.rows import Rows
 from .importer import ImportedModel
 from .track import Track
-
-
-class FlatAdamW:
-    """AdamW over all weights as one vector.
-
-    torch.optim imports torch's compiler with its first optimizer, which takes a job's child longer than its training; and a step over
-    one vector costs a handful of calls, however many layers there are.
-    """
-
-    def __init__(self, weights: list[torch.nn.Parameter], weight_decay: float) -> None:
-        self._flat = torch.cat([weight.detach().reshape(-1) for weight in weights])
-        self._grad = torch.zeros_like(self._flat)
-        self._first, self._second = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
-        self._decay = weight_decay
-        self._steps = 0
-        start = 0
-        for weight in weights:
-            part = slice(start, start + weight.numel())
-            weight.data = self._flat[part].view_as(weight)
-            weight.grad = self._grad[part].view_as(weight)
-            start = part.stop
-
-    def step(self, learning_rate: float) -> None:
-        """Move the weights against their gradients, which are zero afterwards (Loshchilov and Hutter 2019, betas .9 and .999)."""
-        self._steps += 1
-        self._first.lerp_(self._grad, 0.1)
-        self._second.mul_(0.999).addcmul_(self._grad, self._grad, value=0.001)
-        spread = (self._second / (1 - 0.999**self._steps)).sqrt_().add_(1e-8)
-        self._flat.mul_(1 - learning_rate * self._decay)
-        self._flat.addcdiv_(self._first, spread, value=-learning_rate / (1 - 0.9**self._steps))
-        self._grad.zero_()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +71,12 @@ def train(imported: ImportedModel, examples: Examples, how: Training) -> float:
         return loss
 
 
+def warm_up() -> None:
+    """Make an optimizer: with the first one torch imports its compiler, which takes as long as the import of torch itself."""
+    torch.set_num_threads(1)
+    AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)
+
+
 def start_afresh(imported: ImportedModel, seed: int) -> None:
     """Start every trained layer afresh, seeded; fixed constants such as input standardisation stay."""
     with torch.random.fork_rng(devices=[]):
@@ -120,9 +97,12 @@ def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.
     features, labels, weights = data
     step, rows = how.step, len(labels)
     trunk = imported.trunk.train()
-    optimizer = FlatAdamW([weight for weight in trunk.parameters() if weight.requires_grad], step.weight_decay)
+    weighted = [weight for weight in trunk.parameters() if weight.requires_grad]
     per_epoch = math.ceil(rows / step.batch_rows)
     epochs = max(step.epochs, math.ceil(step.min_steps / per_epoch))
+    # One fused call a step; the loop over the weights costs more than such small networks' own work.
+    optimizer = AdamW(weighted, lr=step.learning_rate, weight_decay=step.weight_decay, fused=True)
+    falling = CosineAnnealingLR(optimizer, T_max=epochs * per_epoch)
     made = 0
     scale = float(labels.float().std()) if how.task == "regression" and rows > 1 else 1.0
     scalars = {"loss": 0.0}
@@ -135,8 +115,10 @@ def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.
                 continue  # BatchNorm has no variance over one row
             loss = _loss(trunk(batch), target, weight, scale if how.task == "regression" else None)
             loss.backward()  # type: ignore[no-untyped-call]
-            rate = step.learning_rate * 0.5 * (1 + math.cos(math.pi * made / (epochs * per_epoch)))
-            optimizer.step(rate)
+            rate = float(falling.get_last_lr()[0])
+            optimizer.step()
+            optimizer.zero_grad()
+            falling.step()
             made += 1
             total += loss.detach()
         scalars = {"loss": float(total) / per_epoch, "learning_rate": rate}

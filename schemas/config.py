@@ -166,6 +166,9 @@ class WorkerConfig(Section):
     slot: str = SLOT
     job_timeout_s: float = Field(600.0, gt=0)
     job_memory_bytes: int = Field(8 * 1024**3, ge=256 * 1024**2, description="address space of the child process")
+    warm_child: bool = Field(
+        default=True, description="a process with torch imported waits for the next job, about 0.4 GB; off: each imports it anew"
+    )
     heartbeat_s: float = Field(1.0, gt=0)
     max_attempts: int = Field(3, ge=1)
     max_queued: int = Field(

@@ -54,7 +54,7 @@ def recipe_of(name: str, definition: Mapping[str, Any]) -> Recipe:
     """
     problems: list[str] = []
     base = BUILT_IN.get(name)
-    if not (1 <= len(name) <= MAX_NAME_CHARACTERS and name.isprintable()):
+    if not _is_name(name):
         problems.append(f"recipe name must be 1 to {MAX_NAME_CHARACTERS} printable characters, got {_shown(name)}")
     if not isinstance(definition, Mapping):
         raise RecipeInvalid([f"recipe must be a table of arms and a gate, got {_shown(definition)} (recipe {_shown(name)})"])
@@ -89,6 +89,11 @@ def _arms(plain: Any, where: str, problems: list[str]) -> dict[str, Arm]:
     if not isinstance(plain, Mapping) or not 1 <= len(plain) <= MAX_ARMS:
         problems.append(f"arms must be a table of 1 to {MAX_ARMS} arms by name, got {_shown(plain)} ({where})")
         return {}
+    problems += [
+        f"arm name must be 1 to {MAX_NAME_CHARACTERS} printable characters, got {_shown(name)} ({where})"
+        for name in plain
+        if not _is_name(name)
+    ]
     return {str(name): _arm(steps, f"arm {_shown(name)} of {where}", problems) for name, steps in plain.items()}
 
 
@@ -160,6 +165,10 @@ def _values(kind: type[msgspec.Struct], plain: Mapping[Any, Any], where: str, pr
             rule = str(problem).removeprefix("Expected ").partition(", got")[0].replace("`", "")
             problems.append(f"{owner}.{name} must be {rule}, got {_shown(value)} ({where})")
     return values
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and 1 <= len(name) <= MAX_NAME_CHARACTERS and name.isprintable()
 
 
 def _unknown(owner: str, plain: Mapping[Any, Any], known: Iterable[str], where: str) -> Iterator[str]:

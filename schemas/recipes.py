@@ -15,7 +15,7 @@ from msgspec import Meta
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Ratio = Annotated[float, Meta(gt=0)]
-Positive = Annotated[int, Meta(ge=1)]
+Positive = Annotated[int, Meta(ge=1, le=10**9)]
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
@@ -48,7 +48,7 @@ class Finetune(Step, frozen=True, kw_only=True, tag="finetune"):
     needs_torch: ClassVar[bool] = True
     trains: ClassVar[bool] = True
     epochs: Positive = 20
-    min_steps: Annotated[int, Meta(ge=0)] = 200
+    min_steps: Annotated[int, Meta(ge=0, le=10**9)] = 200
     learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
     weight_decay: Annotated[float, Meta(ge=0)] = 1e-2
     batch_rows: Positive = 64

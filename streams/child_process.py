@@ -7,6 +7,7 @@ starts and leaves behind, in whatever session. When the child has ended, or must
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import runpy
@@ -36,6 +37,7 @@ TAIL_BYTES = 4 * 1024
 PASSED_ON = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"})
 PASSED_ON_PREFIXES = ("LC_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "KMP_")
 CLEANUP_S = 5.0
+STARTING_CPU_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +60,23 @@ class Ended:
 
 
 class ChildProcess:
-    """One running child in a session of its own; `take_lines` gives what it printed, `stop` ends it and all it started."""
+    """One running child in a session of its own; `take_lines` gives what it printed, `stop` ends it and all it started.
 
-    def __init__(self, module: str, arguments: Sequence[str], folder: Path, limits: Limits) -> None:
+    One that `waits` reads a line of its standard input before it does what takes time: its time counts from `begin`, which sends it.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], folder: Path, limits: Limits, *, waits: bool = False) -> None:
         self._limits = limits
-        self._deadline = time.monotonic() + limits.timeout_s
+        self._deadline = math.inf if waits else time.monotonic() + limits.timeout_s
         self._late = False
         self._lines: deque[bytes] = deque()
         self._taken = 0
         self._tail = b""
-        cpu_s = int(limits.timeout_s * (os.cpu_count() or 1)) + 10
+        cpu_s = int(limits.timeout_s * (os.cpu_count() or 1)) + STARTING_CPU_S
         bounds = (limits.memory_bytes, cpu_s, limits.file_bytes, limits.grace_s, os.getpid())
         self._process = subprocess.Popen(
             [sys.executable, "-m", __spec__.name, *map(str, bounds), module, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=folder,
@@ -89,6 +94,15 @@ class ChildProcess:
     def pid(self) -> int:
         """Return the process id of the leader."""
         return self._process.pid
+
+    def begin(self) -> ChildProcess:
+        """Let a child that waits go on, and count its time from now; how it ended meanwhile is told by `wait`."""
+        self._deadline = time.monotonic() + self._limits.timeout_s
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(b"\n")
+                self._process.stdin.close()
+        return self
 
     def wait(self, timeout_s: float) -> Ended | None:
         """Wait that long at most; return how it ended, or None while it runs. A child past its time is stopped."""
@@ -147,6 +161,9 @@ class ChildProcess:
         return Ended(reason, code, tail)
 
     def _close(self) -> None:
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
         for reader in self._readers:
             reader.join(1.0)
         for pipe, reader in zip((self._process.stdout, self._process.stderr), self._readers, strict=True):

@@ -22,9 +22,10 @@ from ..schemas.recipes import Recipe
 from ..settings import Settings
 from .child_process import ChildProcess, Limits
 from .compress_fit import Interface, Wish, fit
-from .job_run import CHILD_MODULE, POLL_S, job_error, progress_of
+from .job_run import POLL_S, job_error, progress_of
 from .model_trial import tried
 from .publishing import read_model
+from .warm_child import CHILD_MODULE
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ class ServiceProcess:
 def memory_service(settings: Settings, transport: MemoryTransport) -> Iterator[SteppedService]:
     """Run monitor, control plane and worker over the memory transport, stepped by the player."""
     plane, control, worker = MemoryPlane(settings, transport), ControlLoop(settings, transport), Worker(settings, transport)
+    worker.warm()
     try:
         yield SteppedService(plane, [control, worker])
     finally:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
@@ -29,13 +28,12 @@ from ..schemas.events import (
 )
 from ..schemas.recipe_reading import recipe_asked
 from ..settings import Settings
-from .child_process import ChildProcess, Ended, Limits
+from .child_process import Ended
 from .job_rows import read_rows
-from .job_space import job_space
 from .registry import Registry
 from .transport import Transport
+from .warm_child import Place, WarmChild
 
-CHILD_MODULE = "driftloop.streams.job_child"
 MAX_EARLIER = 16
 POLL_S = 0.05
 log = logging.getLogger("driftloop.worker")
@@ -56,6 +54,7 @@ class JobRun:
     cancelled: Callable[[], bool]
     tell: Callable[[Event], None]
     registry: Callable[[], Registry]
+    child: WarmChild
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, began: float) -> list[Event]:
@@ -66,10 +65,10 @@ class JobRun:
         if champion is None:
             raise JobError("error", f"model must have a champion to repair, got none called {request.model!r}")
         job = self._gather(registry, champion, began)
-        with job_space() as folder:
-            write_job(folder, job, self.settings.repair)
-            self._run_child(folder)
-            outcome = read_outcome(folder)
+        with self.child.place() as place:
+            write_job(place.folder, job, self.settings.repair)
+            self._run_child(place)
+            outcome = read_outcome(place.folder)
         return self._publish(outcome, champion, time.monotonic() - began)
 
     def _gather(self, registry: Registry, champion: ModelRegistered, began: float) -> Job:
@@ -108,10 +107,9 @@ class JobRun:
         if time.monotonic() - began > self.settings.worker.job_timeout_s:
             raise JobError("timeout", f"rows must be read within {self.settings.worker.job_timeout_s:g} s (worker.job_timeout_s)")
 
-    def _run_child(self, folder: Path) -> None:
+    def _run_child(self, place: Place) -> None:
         worker = self.settings.worker
-        limits = Limits(timeout_s=worker.job_timeout_s, memory_bytes=worker.job_memory_bytes)
-        child = ChildProcess(CHILD_MODULE, [str(folder)], folder, limits)
+        child = place.start()
         latest, told, beat = Progress(step="start", fraction=0.0), "", 0.0
         try:
             while (ended := child.wait(POLL_S)) is None:
@@ -126,7 +124,7 @@ class JobRun:
         finally:
             child.stop()
         if ended.reason != "ok":
-            problem = job_error(ended, read_error(folder), worker.job_timeout_s)
+            problem = job_error(ended, read_error(place.folder), worker.job_timeout_s)
             raise StoreUnavailable(str(problem)) if tells_of_disk(str(problem)) else problem
 
     def _beat(self, line: Progress) -> None:

@@ -32,6 +32,7 @@ from ..schemas.events import (
 from ..schemas.recipe_reading import recipe_asked
 from ..schemas.records import Record
 from ..settings import Settings
+from .child_process import Limits
 from .fold_guard import FoldGuard, dead_letter
 from .job_queue import Asked, Step, again, next_step, tries_of
 from .job_run import JobLost, JobRun
@@ -41,6 +42,7 @@ from .log_text import shown
 from .outgoing import outgoing, outgoings
 from .registry import Registry
 from .transport import Transport
+from .warm_child import WarmChild
 
 TAKE_S = 0.2
 RETRY_S = 2.0
@@ -68,6 +70,7 @@ class Worker:
         self._models = RegistryView(settings, transport)
         self._looked_at = 0.0
         self._sender = transport.sender()
+        self._child = WarmChild(Limits(timeout_s=settings.worker.job_timeout_s, memory_bytes=settings.worker.job_memory_bytes))
         self._guard = FoldGuard(log)
         self._stop = threading.Event()
 
@@ -77,6 +80,7 @@ class Worker:
         try:
             while not stop.is_set():
                 try:
+                    self.warm()
                     self.step(TAKE_S)
                 except SlotTaken:
                     raise
@@ -85,6 +89,11 @@ class Worker:
                     stop.wait(RETRY_S)
         finally:
             self.close()
+
+    def warm(self) -> None:
+        """Have a child wait for the next job, unless the settings say that each job starts its own."""
+        if self._settings.worker.warm_child:
+            self._child.start()
 
     def step(self, timeout_s: float = 0.0) -> bool:
         """Do one job, or finish what needs no work; return False if there was nothing to do. Raises SlotTaken, BrokerUnavailable."""
@@ -105,7 +114,7 @@ class Worker:
 
     def close(self) -> None:
         """Leave the group and let go of everything."""
-        for one in (self._view, self._models, self._sender, self._work):
+        for one in (self._child, self._view, self._models, self._sender, self._work):
             one.close()
 
     def _handle(self, record: Record, timeout_s: float) -> bool:
@@ -236,6 +245,7 @@ class Worker:
             cancelled=lambda: self._is_cancelled(request.job_id),
             tell=self._tell,
             registry=self._models.refresh,
+            child=self._child,
             stop=self._stop,
         ).run(began)
 

@@ -74,7 +74,8 @@ def settings(broker: BrokerAddress, tmp_path: Path) -> Settings:
         kafka=kafka,
         topics=TopicsConfig(prefix=prefix, partitions=2),
         data_plane=DataPlaneConfig(session_timeout_s=6, max_poll_interval_s=30, transaction_timeout_s=10),
-        worker=WorkerConfig(session_timeout_s=6),
+        # Two CPUs for all tests: no test but its own waits for a process that imports torch and may never be used.
+        worker=WorkerConfig(session_timeout_s=6, warm_child=False),
         store=StoreConfig(url=str(tmp_path / "store")),
     )
 

@@ -39,7 +39,7 @@ def job(champion: ModelVersion, recipe: str = "repair", rows: Rows | None = None
 
 def run_child(folder: Path) -> "subprocess.CompletedProcess[str]":
     order = [sys.executable, "-W", "error", "-m", "driftloop.streams.job_child", str(folder)]
-    return subprocess.run(order, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(order, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_a_job_comes_back_judged_and_the_same_as_in_process(tmp_path: Path, champion: ModelVersion) -> None:
@@ -77,7 +77,7 @@ def test_int8_needs_no_torch(tmp_path: Path, champion: ModelVersion) -> None:
         "from driftloop.streams.job_child import main\n"
         f"sys.exit(main([{str(tmp_path)!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     outcome = read_outcome(tmp_path)
     assert outcome.arm == "int8"

@@ -1,11 +1,14 @@
 """Recipes are data: they survive every door, and what is wrong in one is told at once, all of it, in the same words everywhere."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from driftloop.schemas import codecs
 from driftloop.schemas.errors import NotFound, RecipeInvalid, SettingsInvalid
@@ -57,6 +60,7 @@ def test_a_table_of_a_built_in_name_says_what_differs() -> None:
         (OWN | {"arms": {"a": [{"type": "finetune", "epochs": 0, "old_weight": 2}]}}, ["epochs must be int >= 1, got 0", "got 2"]),
         (OWN | {"arms": {"a": [{"type": "finetune", "epochs": True}]}}, ["epochs must be int, got True"]),
         (OWN | {"arms": {"a": [{"type": "finetune", "learning_rate": float("inf")}]}}, ["must be finite"]),
+        (OWN | {"arms": {"two\nlines": [{"type": "recall"}]}}, ["arm name must be 1 to 100 printable characters"]),
         (OWN | {"arms": {str(at): [{"type": "recall"}] for at in range(33)}}, ["1 to 32 arms"]),
     ],
 )
@@ -66,6 +70,29 @@ def test_what_is_wrong_is_told_whole(definition: Any, words: list[str]) -> None:
     assert told.value.exit_code == 2
     for word in words:
         assert word in str(told.value)
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["finetune", "quantize", "epochs", "min_gain"])
+    | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["arms", "gate", "exits", "type", "epochs", "min_gain", "a", 3]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(PLAIN)
+def test_whatever_a_stranger_sends_is_a_recipe_or_refused(plain: Any) -> None:
+    for name in ("mine", "repair"):
+        with suppress(RecipeInvalid):
+            recipe = recipe_of(name, plain)
+            assert recipe_of(name, definition_of(recipe)) == recipe
 
 
 def test_a_request_carries_a_name_or_the_whole_and_old_records_are_read() -> None:

@@ -49,7 +49,7 @@ def settings(tmp_path: Path) -> Settings:
                 "gate": {"max_latency_ratio": 100.0},
             }
         },
-        worker=WorkerConfig(heartbeat_s=0.1, job_timeout_s=60.0),
+        worker=WorkerConfig(heartbeat_s=0.1, job_timeout_s=300.0),
     )
 
 
@@ -295,7 +295,7 @@ def test_a_job_that_finds_no_room_is_put_off_and_done_once_there_is_some(
     transport = MemoryTransport()
     serve_a_champion(settings, transport)
     turn_the_concept(settings, transport)
-    put_off = WorkerConfig(heartbeat_s=0.1, job_timeout_s=60.0, put_off_s=0.01)
+    put_off = WorkerConfig(heartbeat_s=0.1, job_timeout_s=300.0, put_off_s=0.01)
     settings = settings.model_copy(update={"worker": put_off})
     refusals = [OSError(errno.ENOSPC, "No space left on device")] * 2
     write, make = store.write_durably, tempfile.mkdtemp

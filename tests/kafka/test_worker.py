@@ -45,7 +45,7 @@ def start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", WORKER], env=variables)
 
 
-def wait_for(settings: Settings, transport: KafkaTransport, kind: type[Event], timeout_s: float = 60.0) -> None:
+def wait_for(settings: Settings, transport: KafkaTransport, kind: type[Event], timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not any(isinstance(event, kind) for event in read(settings, transport, "job-events")):
         assert time.monotonic() < deadline, f"no {kind.__name__} in time"
