@@ -177,6 +177,8 @@ def _indices(
     own = facts.regress[slots] | _are_indices(numbers, facts.spans[slots])
     if own.all():
         return numbers
+    if not own.any():
+        return _looked_up(rows, table, index_of)
     rest = np.flatnonzero(~own)
     some = values[rest] if isinstance(values, np.ndarray) else [values[at] for at in rest.tolist()]
     found = numbers.copy()
@@ -197,7 +199,7 @@ def _looked_up(
 
 def _are_indices(numbers: Floats, spans: Ints) -> NDArray[np.bool_]:
     """Return which numbers are the indices of their classes, as 0 and 1 mostly are."""
-    found: NDArray[np.bool_] = (numbers >= 0) & (numbers < spans) & (numbers % 1.0 == 0)
+    found: NDArray[np.bool_] = (numbers >= 0) & (numbers < spans) & (numbers == np.floor(numbers))
     return found
 
 
