@@ -24,10 +24,11 @@ PARITY = 1e-4
 Floats = NDArray[np.float32]
 
 
-def write_back(loaded: ModelProto, imported: ImportedModel, features: Floats) -> bytes:
+def write_back(loaded: ModelProto, imported: ImportedModel, features: Floats, *, reshaped: bool = False) -> bytes:
     """Return a model that load_onnx gave, with the weights of `imported`: same graph, same inputs and outputs, no exporter run.
 
-    `features` (n, k) are real rows on which torch and onnxruntime must agree; raises ArtifactInvalid where they do not.
+    `features` (n, k) are real rows on which torch and onnxruntime must agree; raises ArtifactInvalid where they do not. Weights of other
+    shapes than the graph's are taken only where they were `reshaped`, by pruning say.
     """
     model = lift_constants(loaded)
     tensors = {**dict(imported.module.named_parameters()), **dict(imported.module.named_buffers())}
@@ -36,9 +37,11 @@ def write_back(loaded: ModelProto, imported: ImportedModel, features: Floats) ->
         array = tensors[link.path].detach().numpy()
         old = held[link.initializer]
         new = numpy_helper.from_array(np.ascontiguousarray(array.T if link.transposed else array), link.initializer)
-        if list(new.dims) != list(old.dims) or not np.isfinite(array).all():
+        if (list(new.dims) != list(old.dims) and not reshaped) or not np.isfinite(array).all():
             raise ArtifactInvalid(f"weight {link.initializer!r} must be finite and of shape {list(old.dims)}, got {list(new.dims)}")
         old.CopyFrom(new)
+    if reshaped:
+        del model.graph.value_info[:]  # they tell the shapes that were
     result = clean(model)
     check_parity(result, imported.module, features)
     return result

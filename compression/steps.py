@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..schemas.recipes import Finetune, Quantize, Recall, Reset, Step
+from ..schemas.recipes import Finetune, Prune, Quantize, Recall, Reset, Step
 from .finetune import finetune
 from .job_context import JobContext
+from .prune import prune
 from .quantize import quantize
 from .recall import recall
 from .reset import reset
@@ -17,6 +18,7 @@ STEPS: dict[type[Step], Callable[[Any, Workpiece, JobContext], Workpiece]] = {
     Recall: recall,
     Reset: reset,
     Finetune: finetune,
+    Prune: prune,
     Quantize: quantize,
 }
 

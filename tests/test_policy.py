@@ -132,6 +132,12 @@ def test_request_carries_the_rows_of_the_event_that_made_it_due() -> None:
     assert (request.requested_by, request.labelled_rows, request.version, request.episode_id) == ("policy", 310, 1, "e1")
 
 
+def test_request_carries_a_recipe_that_is_not_built_in_whole() -> None:
+    for definition in (None, {"arms": {"a": [{"type": "recall"}]}, "gate": {"min_gain": 0.0}}):
+        (request,), _ = Policy(PolicyConfig(recipe="mine"), definition).decide(opened(rows=300), ModelState())
+        assert (request.recipe, request.definition) == ("mine", definition)
+
+
 def test_second_job_comes_at_the_second_milestone_once() -> None:
     ids, _ = run([opened(), updated(300), finished("e1-300"), updated(2000), finished("e1-2000"), updated(4000), updated(9000)])
     assert ids == ["e1-300", "e1-2000"]

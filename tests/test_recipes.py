@@ -106,7 +106,7 @@ def test_a_request_carries_a_name_or_the_whole_and_old_records_are_read() -> Non
     assert recipe_asked(whole, {"mine": OWN}, take_whole=False) == recipe_of("mine", OWN)
     with pytest.raises(RecipeInvalid, match="take_whole_recipes is off"):
         recipe_asked(whole, {"mine": OWN | {"gate": {"max_loss": 0.5}}}, take_whole=False)
-    with pytest.raises(RecipeInvalid, match="recipe must be one of repair, int8, mine, got 'min'; did you mean mine"):
+    with pytest.raises(RecipeInvalid, match="recipe must be one of repair, int8, prune50-int8, mine, got 'min'; did you mean mine"):
         recipe_asked(msgspec.structs.replace(request, recipe="min"), {"mine": OWN})
     for options, word in (({"sed": 1}, "option must be one of seed, got 'sed'"), ({"seed": "x"}, "seed must be a whole number")):
         with pytest.raises(RecipeInvalid, match=word):
@@ -128,7 +128,7 @@ def test_settings_hold_recipes_and_tell_wrong_ones_at_the_start(tmp_path: Path) 
         load_settings(file, {})
     assert len(told.value.problems) == 3
     assert told.value.problems[0].startswith("step type must be one of")
-    assert told.value.problems[2].startswith("policy.recipe must be one of repair, int8, mine, got 'magic'")
+    assert told.value.problems[2].startswith("policy.recipe must be one of repair, int8, prune50-int8, mine, got 'magic'")
 
 
 def test_a_variable_holds_a_recipe_as_json() -> None:

@@ -1,9 +1,12 @@
 """Recipes at the worker: one that a request carries is run and kept; what cannot run is told before anything starts."""
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from driftloop.compression.store import ArtifactStore
@@ -73,3 +76,25 @@ def test_too_few_rows_are_told_before_a_child_starts(settings: Settings) -> None
     _, failed = read(settings, transport, "job-events")
     assert isinstance(failed, JobFailed)
     assert failed.message == "labelled rows must be at least 120 for recipe repair, got 100"
+
+
+def test_a_worker_that_runs_has_a_child_wait_for_the_next_job_and_leaves_none(settings: Settings) -> None:
+    transport = MemoryTransport()
+    serve_a_champion(settings, transport)
+    turn_the_concept(settings, transport)
+    send(settings, transport, "jobs", request(settings, recipe="int8"))
+    worker, stop = Worker(settings, transport), threading.Event()
+    running = threading.Thread(target=worker.run, args=(stop,))
+    running.start()
+    try:
+        while not any(isinstance(event, JobFinished) for event in read(settings, transport, "job-events")):
+            time.sleep(0.05)
+        while (waiting := worker._child._waiting) is None:
+            time.sleep(0.05)
+        leader = psutil.Process(waiting[2].pid)
+    finally:
+        stop.set()
+        running.join()
+    assert worker._child._waiting is None
+    assert not leader.is_running()
+    assert not waiting[1].parent.exists()
