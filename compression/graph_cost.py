@@ -50,9 +50,12 @@ def check_cost(model: ModelProto, limits: FileLimits) -> Shapes:
             counts = [_elements(shapes.get(name)) for shapes in (small, large)]
             if len(small.get(name, ())) > limits.rank:
                 raise ArtifactInvalid(f"value {shown(name)} must have at most {limits.rank} dimensions, got {len(small[name])}")
-            if counts[1] > limits.value_elements * BATCHES[1]:
-                size = counts[1] // BATCHES[1]
-                raise ArtifactInvalid(f"value {shown(name)} must have at most {limits.value_elements} numbers a row, got {size}")
+            # What does not grow with the rows is there once, and a session that folds constants holds it several times.
+            is_fixed = counts[0] == counts[1]
+            size = counts[1] if is_fixed else counts[1] // BATCHES[1]
+            if size > limits.value_elements:
+                what = "numbers" if is_fixed else "numbers a row"
+                raise ArtifactInvalid(f"value {shown(name)} must have at most {limits.value_elements} {what}, got {size}")
             if counts[1] * BATCHES[0] > counts[0] * BATCHES[1] and counts[0]:
                 raise ModelUnsupported(
                     f"value {shown(name)} must grow no faster than the rows, got {counts} numbers for {BATCHES} rows"

@@ -215,7 +215,12 @@ class ModelsConfig(Section):
 
     max_bytes: int = Field(256 * 1024 * 1024, ge=1_000, le=1024 * 1024 * 1024, description="of a model file")
     trial_timeout_s: float = Field(30.0, gt=0)
-    trial_memory_bytes: int = Field(3 * 1024**3, ge=512 * 1024**2, description="address space of the child process")
+    trial_memory_bytes: int = Field(3 * 1024**3, ge=512 * 1024**2, description="address space of the child process, of any file")
+    trial_base_bytes: int = Field(
+        1024**3,
+        ge=512 * 1024**2,
+        description="of it for a small file, and 8 times the file's size beside: 64 channels of 224 x 224 fit",
+    )
 
 
 class SigningConfig(Section):

@@ -30,6 +30,8 @@ MODULE = "driftloop.streams.model_trial"
 MODEL, SEEN, REFUSED = "model.onnx", "seen.json", "refused.json"
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_REMEMBERED = 256
+# Of a file of weights, as protobuf, checker, shape inference and session hold them at once: 250 MB took 2.2 GB.
+COPIES = 8
 FORGET_S = 600.0  # a refusal that the machine's load may have caused
 log = logging.getLogger("driftloop.models")
 
@@ -72,12 +74,17 @@ def tried(data: bytes, config: ModelsConfig, signature: Signature | None = None)
     return known
 
 
+def trial_memory(size_bytes: int, config: ModelsConfig) -> int:
+    """Return the address space of the child that tries a file of so many bytes."""
+    return min(config.trial_memory_bytes, config.trial_base_bytes + COPIES * size_bytes)
+
+
 def _try(data: bytes, config: ModelsConfig) -> tuple[Seen | ArtifactInvalid, bool]:
     """Return what a child says of the model, and whether it would say so on any day."""
     with tempfile.TemporaryDirectory(prefix="driftloop-model-") as name:
         folder = Path(name)
         (folder / MODEL).write_bytes(data)
-        limits = Limits(config.trial_timeout_s, config.trial_memory_bytes, file_bytes=MAX_ANSWER_BYTES)
+        limits = Limits(config.trial_timeout_s, trial_memory(len(data), config), file_bytes=MAX_ANSWER_BYTES)
         child = ChildProcess(MODULE, [str(folder)], folder, limits)
         try:
             ended = child.wait(config.trial_timeout_s + 1.0)
@@ -102,7 +109,7 @@ def _why(ended: Ended | None, config: ModelsConfig) -> str:
     if ended is None or ended.reason == "timeout":
         return f"it took longer than {config.trial_timeout_s:g} s (models.trial_timeout_s)"
     if ended.reason == "memory":
-        return f"it took more than {config.trial_memory_bytes} bytes of memory (models.trial_memory_bytes)"
+        return "it took more memory than a file of its size may (models.trial_base_bytes, models.trial_memory_bytes)"
     if ended.code < 0:
         return f"the process that tried it was ended by signal {-ended.code}"
     last = ascii(ended.tail.rstrip().rsplit("\n", 1)[-1][-300:])

@@ -2,7 +2,7 @@
 
 import json
 
-from driftloop.benchmarks.fuzz_onnx import fuzz
+from driftloop.benchmarks.fuzz_onnx import RSS_BYTES, fuzz
 from driftloop.benchmarks.mutated_onnx import base_files, mutated
 from driftloop.compression.trial import try_model
 from driftloop.schemas.config import ModelsConfig
@@ -22,4 +22,6 @@ def test_mutated_files_are_taken_or_refused_and_nothing_else() -> None:
     told = fuzz(400, 7, ModelsConfig())
     assert told["uncaught"] == 0, json.dumps(told)
     assert told["taken"] + told["refused"] + told["quarantined"] == 400  # type: ignore[operator]
+    # The child says itself what it had: the most of all children of this process may be that of another test's.
+    assert 10_000_000 < int(str(told["child_rss_bytes"])) <= RSS_BYTES
     assert min(told["taken"], told["refused"]) > 20  # type: ignore[type-var]

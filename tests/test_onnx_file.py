@@ -148,6 +148,14 @@ def growing_batch(model: ModelProto) -> None:
         last = f"d{index}"
 
 
+def doubled_constants(model: ModelProto) -> None:
+    """A session that folds these took 880 MB."""
+    last = "b0"
+    for index in range(22):
+        model.graph.node.append(helper.make_node("Concat", [last, last], [f"d{index}"], axis=0))
+        last = f"d{index}"
+
+
 def rows_by_rows(model: ModelProto) -> None:
     model.graph.node.append(helper.make_node("Transpose", ["features"], ["t"]))
     model.graph.node.append(helper.make_node("MatMul", ["features", "t"], ["square"]))
@@ -231,6 +239,7 @@ def kernel_of_zero(model: ModelProto) -> None:
         (axis_beyond_all, ArtifactInvalid, "'axis' must be -8 to 8"),
         (empty_bias, ModelUnsupported, "left out, not be empty"),
         (growing_batch, ArtifactInvalid, "numbers a row"),
+        (doubled_constants, ArtifactInvalid, "20000000 numbers, got 33554432"),
         (rows_by_rows, ModelUnsupported, "no faster than the rows"),
         (folded_for_minutes, ModelUnsupported, "products a row"),
         (endless_row, ArtifactInvalid, "20000000"),
