@@ -9,6 +9,9 @@ import numpy as np
 from .blocks import Block, Blocks
 from .columns import Floats, Ints
 
+NO_PLACES: Ints = np.zeros((0, 2), np.int64)
+NO_TIMES: Floats = np.zeros(0)
+
 
 @dataclass(slots=True)
 class Past:
@@ -43,8 +46,7 @@ class History:
         self._room = capacity + max(capacity // 4, 16)
         self._means = np.zeros((0, width))
         self._present: Ints | None = None
-        self._first = np.zeros((0, 2), np.int64)
-        self._ts = np.zeros(0)
+        self._first, self._ts = NO_PLACES, NO_TIMES
         self._end = 0
 
     def __len__(self) -> int:

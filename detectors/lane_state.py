@@ -9,7 +9,7 @@ import numpy as np
 from .baseline import Baseline
 from .detector import load, save
 from .history import Past
-from .lanes import Lane
+from .lanes import NO_DETECTORS, Lane
 from .warm_up import WarmUp
 
 
@@ -44,7 +44,7 @@ def restore_lane(lane: Lane, state: Any) -> None:
     bank.center[at], bank.factor[at], bank.sums[at] = (np.frombuffer(part, np.float64) for part in sums[:3])
     bank.missing[at] = np.frombuffer(sums[3], np.int64)
     lane.baselines = [None if known is None else Baseline(*known) for known in baselines]
-    lane.detectors = [[load(one) for one in watching] for watching in detectors]
+    lane.detectors = [[load(one) for one in watching] if watching else NO_DETECTORS for watching in detectors]
     lane.since = list(since)
     lane.warm_ups = [_warm_up(one) for one in warm_ups]
     _restore_history(lane, history)

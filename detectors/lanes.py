@@ -30,6 +30,8 @@ MAX_SLEPT_BLOCKS = 32
 # A detector looks at every block for ever; a split it points at must also stand out by itself, as a deviation of so many sd.
 MIN_EVIDENCE_SD = 4.0
 REFERENCE_ROWS = 2_000
+NO_DETECTORS: list[Detector] = []
+"""What all signals without any share; it is replaced, never added to."""
 
 # Detectors that fired at a block, by signal; None where they have not seen it, a text where looking at it failed.
 Fired = dict[int, Detector] | str | None
@@ -45,17 +47,8 @@ class Lane:
         self.bank = bank
         self.signals = kind.signals
         self.index = bank.add(self)
-        self.baselines: list[Baseline | None] = [None] * len(self.signals)
-        self.detectors: list[list[Detector]] = [[] for _ in self.signals]
         self.since = [0] * len(self.signals)
-        self.warm_ups: list[WarmUp] = []
-        self.history = History(kind.history_blocks, bank.width)
-        self.watchers: list[tuple[int, Callable[[float], bool], Detector]] = []
-        self._one_each: list[Callable[[float], bool]] = []
         self._asleep = np.zeros(kind.shares, np.bool_)
-        self.mute: list[int] = []
-        self.share_watchers: list[tuple[int, float, float, Detector]] = []
-        self.broken = ""
         self.begin()
 
     @property
@@ -65,15 +58,22 @@ class Lane:
 
     def begin(self) -> None:
         """Start the warm-up of the whole lane at its next row."""
-        width, rows = self.bank.width, self.config.warm_up_rows
+        bank, at, rows = self.bank, self.index, self.config.warm_up_rows
         self.broken = ""
-        self.baselines = [None] * len(self.signals)
-        self.detectors = [[] for _ in self.signals]
-        self.history = History(self.kind.history_blocks, width)
-        self.warm_ups = [WarmUp.of_lane(len(self.signals), rows, width)]
-        self.bank.center[self.index], self.bank.factor[self.index] = 0.0, 1.0
-        self.bank.restart(self.index, rows)
-        self.rearm()
+        self.baselines: list[Baseline | None] = [None] * len(self.signals)
+        self.detectors: list[list[Detector]] = [NO_DETECTORS] * len(self.signals)
+        self.history = History(self.kind.history_blocks, bank.width)
+        self.warm_ups = [WarmUp.of_lane(len(self.signals), rows, bank.width)]
+        bank.center[at], bank.factor[at], bank.mean[at], bank.weight[at] = 0.0, 1.0, 0.0, 0.0
+        bank.slow[at] = bank.raw[at] = True
+        bank.restart(at, rows)
+        # As `rearm` would leave it: most lanes of a flood of names never come further.
+        self.mute: list[int] = []
+        self.watchers: list[tuple[int, Callable[[float], bool], Detector]] = []
+        self.share_watchers: list[tuple[int, float, float, Detector]] = []
+        self._one_each: list[Callable[[float], bool]] = []
+        if self.kind.shares:
+            self._asleep[:] = False
 
     def rearm(self) -> None:
         """Bring everything that is derived from baselines, detectors and warm-ups up to date."""
@@ -279,7 +279,7 @@ class Lane:
             return
         size = int(self.bank.block_rows[self.index])
         rows = math.ceil(self.config.warm_up_rows / size) * size
-        self.baselines[at], self.detectors[at] = None, []
+        self.baselines[at], self.detectors[at] = None, NO_DETECTORS
         self.warm_ups.append(WarmUp.of_signal(at, rows, at % self.bank.width))
         self.rearm()
 
@@ -291,7 +291,7 @@ class Lane:
 
     def _adopt(self, at: int, found: Baseline | None) -> None:
         self.baselines[at] = found
-        self.detectors[at] = []
+        self.detectors[at] = NO_DETECTORS
         if at < self.bank.width and found is not None:
             self.bank.center[self.index, at], self.bank.factor[self.index, at] = found.center, UNIT / found.scale
         if found is not None and (at < self.bank.width or found.mean > 0.0):

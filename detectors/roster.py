@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from weakref import WeakValueDictionary
+
 from ..schemas.config import MonitorConfig
 from .blocks import Bank
 from .columns import FeatureGroup, InputRows, Ints
@@ -34,6 +37,11 @@ class Roster:
         self._scratch = Scratch()
         self.outputs = Bank(1, config.clip_sd, self._scratch)
         self.errors = Bank(1, config.clip_sd, self._scratch)
+        # A kind is one for all lanes alike: names of signals would else be made for each model of a flood.
+        self._input_kinds: WeakValueDictionary[tuple[str, ...], LaneKind] = WeakValueDictionary()
+        self._output_kind = _careful("confidence", config, config.input_block_rows, INPUT_HISTORY_BLOCKS)
+        self._residual_kind = _careful("error", config, config.error_block_rows, ERROR_HISTORY_BLOCKS)
+        self._share_kind = replace(self._residual_kind, binary=True)
         self._gate = VersionGate(config, table, self.models)
 
     def meet(self, inputs: InputRows) -> None:
@@ -146,46 +154,46 @@ class Roster:
 
     def inputs_lane(self, slot: int, layout: tuple[str, ...]) -> Lane:
         """Return a new lane for the numeric features named in `layout` and the latency."""
-        numbers = tuple(f"feature/{name}" for name in layout)
-        bank = self.input_banks.get(len(numbers) + 1)
+        bank = self.input_banks.get(len(layout) + 1)
         if bank is None:
-            bank = self.input_banks[len(numbers) + 1] = Bank(len(numbers) + 1, self.config.clip_sd, self._scratch)
-        kind = LaneKind(
-            numbers=(*numbers, "latency_ms"),
-            shares=len(numbers),
+            bank = self.input_banks[len(layout) + 1] = Bank(len(layout) + 1, self.config.clip_sd, self._scratch)
+        kind = self._input_kinds.get(layout)
+        if kind is None:
+            kind = self._input_kinds[layout] = self._inputs_kind(layout)
+        return Lane(kind, self.config, bank, (slot, 0))
+
+    def _inputs_kind(self, layout: tuple[str, ...]) -> LaneKind:
+        return LaneKind(
+            numbers=(*(f"feature/{name}" for name in layout), "latency_ms"),
+            shares=len(layout),
             binary=False,
             careful=False,
-            delta=self.config.adwin_delta / (2 * len(numbers) + 1),
+            delta=self.config.adwin_delta / (2 * len(layout) + 1),
             least_block_rows=self.config.input_block_rows,
             history_blocks=INPUT_HISTORY_BLOCKS,
         )
-        return Lane(kind, self.config, bank, (slot, 0))
 
     def output_lane(self, slot: int, number: int) -> Lane:
         """Return a new lane for a version's confidence."""
-        kind = LaneKind(
-            numbers=("confidence",),
-            shares=0,
-            binary=False,
-            careful=True,
-            delta=self.config.adwin_delta,
-            least_block_rows=self.config.input_block_rows,
-            history_blocks=INPUT_HISTORY_BLOCKS,
-        )
-        return Lane(kind, self.config, self.outputs, (slot, number))
+        return Lane(self._output_kind, self.config, self.outputs, (slot, number))
 
     def error_lane(self, slot: int, number: int) -> Lane:
         """Return a new lane for a version's error."""
-        kind = LaneKind(
-            numbers=("error",),
-            shares=0,
-            binary=self.table.task(slot) == "classification",
-            careful=True,
-            delta=self.config.adwin_delta,
-            least_block_rows=self.config.error_block_rows,
-            history_blocks=ERROR_HISTORY_BLOCKS,
-        )
+        kind = self._share_kind if self.table.task(slot) == "classification" else self._residual_kind
         return Lane(kind, self.config, self.errors, (slot, number))
+
+
+def _careful(name: str, config: MonitorConfig, block_rows: int, history_blocks: int) -> LaneKind:
+    """Return the kind of the lanes of one signal that Page-Hinkley watches too."""
+    return LaneKind(
+        numbers=(name,),
+        shares=0,
+        binary=False,
+        careful=True,
+        delta=config.adwin_delta,
+        least_block_rows=block_rows,
+        history_blocks=history_blocks,
+    )
 
 
 def _slots(column: Ints) -> set[int]:

@@ -117,7 +117,8 @@ class VersionGate:
             versions = watched.versions
             if len(mine) == 1:
                 known = versions.get(runs.keys[mine[0]][1])
-                if known is not None and known.last_seen == watched.predictions:
+                # Alone it comes after nothing that it could have been away for: it was the last one, or there is none yet.
+                if known.last_seen == watched.predictions if known is not None else not versions:
                     continue
             new = sum(runs.keys[run][1] not in versions for run in mine)
             if len(versions) + new > self._config.max_versions and new:

@@ -11,12 +11,13 @@ from . import baseline as baselines
 from .baseline import Baseline
 from .blocks import Feed
 from .columns import Floats, Ints
+from .history import NO_PLACES, NO_TIMES
 
 # Few steps, as each copies: a name, a model barely seen, one that is watched.
-ROOMS_ROWS = (16, 64)
+ROOMS_ROWS = (4, 16, 64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class LaneKind:
     """What a lane holds: `numbers` are its signals with values of their own, `shares` how many of the first have a missing share.
 
@@ -30,11 +31,12 @@ class LaneKind:
     delta: float
     least_block_rows: int
     history_blocks: int
+    signals: tuple[str, ...] = field(init=False)
 
-    @property
-    def signals(self) -> tuple[str, ...]:
-        """Return the names of all signals, the missing shares last."""
-        return self.numbers + tuple("missing/" + name.removeprefix("feature/") for name in self.numbers[: self.shares])
+    def __post_init__(self) -> None:
+        """Name all signals, the missing shares last."""
+        shares = tuple("missing/" + name.removeprefix("feature/") for name in self.numbers[: self.shares])
+        object.__setattr__(self, "signals", self.numbers + shares)
 
 
 @dataclass(slots=True)
@@ -50,8 +52,8 @@ class WarmUp:
     values: Floats
     whole: bool = False
     filled: int = 0
-    first: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
-    ts: Floats = field(default_factory=lambda: np.zeros(0))
+    first: Ints = field(default_factory=lambda: NO_PLACES)
+    ts: Floats = field(default_factory=lambda: NO_TIMES)
 
     @classmethod
     def of_lane(cls, signals: int, rows: int, width: int) -> WarmUp:
