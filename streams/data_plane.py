@@ -288,6 +288,9 @@ class DataPlane:
         began = time.monotonic()
         wanted = set(self._waiting)
         kept = {partition: held for partition, held in self._kept.items() if partition in wanted}
+        # A monitor that was given up goes first: its parts point at each other, and what is frozen is never freed.
+        gc.unfreeze()
+        gc.collect()
         restored = self._restorer.restore(wanted, kept, lambda: self._still_waits(wanted))
         if restored is None or not wanted <= self._waiting:
             return

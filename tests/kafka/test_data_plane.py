@@ -1,19 +1,23 @@
 """The data plane on the real broker: outputs, dead letters, commits, restore, refusal of state that does not fit."""
 
 import json
+import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from driftloop.detectors.monitor import Monitor
 from driftloop.schemas.config import TopicsConfig
 from driftloop.schemas.errors import SnapshotInvalid
 from driftloop.settings import Settings
+from driftloop.streams.client_settings import log
 from driftloop.streams.data_plane import DataPlane
 from driftloop.streams.topics import admin_client, ensure_topics
 from driftloop.tests.data_plane_world import MODELS, WAIT_S, Slow, own, read, running, send, told, told_in_memory, wait_committed
@@ -118,13 +122,28 @@ class AbortingOnce(Producer):
         super().send_offsets_to_transaction(*arguments)
 
 
-def test_an_aborted_transaction_leaves_no_trace(topics: Settings) -> None:
+class Counted(Monitor):
+    """A monitor that is counted until its memory is given back."""
+
+    made = 0
+    alive: ClassVar[WeakSet[Monitor]] = WeakSet()
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        Counted.made += 1
+        Counted.alive.add(self)
+
+
+def test_an_aborted_transaction_leaves_no_trace(topics: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    # What pytest keeps of the log would keep the problem, its traceback and the monitor in it.
+    caplog.set_level(logging.CRITICAL, log.name)
     settings = own(topics, batch_records=200, commit_records=500)
-    AbortingOnce.done = 0
-    plane = DataPlane(settings, AbortingOnce)
+    AbortingOnce.done = Counted.made = 0
+    plane = DataPlane(settings, AbortingOnce, Counted)
     send(settings, 0, 3_000)
     with running(plane) as failures:
         wait_committed(settings, failures)
+        assert Counted.made > len(Counted.alive) == len(plane.progress.partitions)
     assert plane.progress.rollbacks == 1
     assert AbortingOnce.done > 3
     assert told(settings) == told_in_memory(settings)
