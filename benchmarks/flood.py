@@ -1,7 +1,11 @@
-"""Measures: memory and time of one Monitor under a flood of model names, versions and ids that nobody knows, beside good models.
+"""Measures: memory, time and the delay of good models' alerts of one Monitor under a flood of model names, versions and unknown ids.
 
 The good models' events must be those of a run without the flood, byte for byte, and memory must stay within what the settings say.
 Of the flood nothing is kept but what the monitor keeps.
+
+Any record may tip an alert: its delay is the time from its own to the return of the call that took it, on a clock that the process's
+CPU seconds move. Records come at RATE a second; a call takes what has come meanwhile, as the data plane does, and a commit takes the
+changed state every second. So the delay holds the wait for the call before, and does not hold what other processes of the machine do.
 """
 
 import argparse
@@ -14,6 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 from msgspec import structs
 
 from driftloop.detectors.monitor import Monitor
@@ -25,11 +30,16 @@ from driftloop.schemas.records import Batch, Slice
 START_MS = 1_700_000_000_000
 GOOD_MODELS = 4
 BATCH_RECORDS = 10_000
+RATE = 10_000
+# The data plane waits so long for more records.
+TICK_RECORDS = RATE // 50
+COMMIT_S = 1.0
+SHARES = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
 GOOD_SHARE = 0.02
 FIRST_ROWS = 2_000
 TURN_AT = 0.5
-DIRTY_EVERY = 20
 OWN = [b"good-%d" % at for at in range(GOOD_MODELS)]
+NAMES = {key.decode() for key in OWN}
 
 
 @dataclass
@@ -48,9 +58,10 @@ class Flood:
 
 @dataclass
 class Run:
-    """What a run gave: the good models' events, CPU seconds of all batches and of the slowest one, counters, lines for the log."""
+    """What a run gave: the good models' events and delays, CPU seconds of all batches and of the slowest one, lines for the log."""
 
     events: list[bytes] = field(default_factory=list)
+    delays_s: list[float] = field(default_factory=list)
     total_s: float = 0.0
     slowest_s: float = 0.0
     state_bytes: int = 0
@@ -58,7 +69,7 @@ class Run:
 
 
 class Log:
-    """Good traffic and the flood between it, in batches; the same good records at the same offsets with and without it."""
+    """Good traffic and the flood between it, tick by tick; the same good records at the same offsets with and without it."""
 
     def __init__(self, flood: Flood) -> None:
         self.flood = flood
@@ -68,24 +79,24 @@ class Log:
         self._kinds = kinds
         self.good_rows = FIRST_ROWS * GOOD_MODELS + max(20_000, round(flood.records * GOOD_SHARE))
 
-    def batches(self, *, with_flood: bool) -> Iterator[Batch]:
-        """Yield batches."""
+    def ticks(self, *, with_flood: bool) -> Iterator[tuple[int, Batch]]:
+        """Yield the number of a tick, and what comes in it."""
         random, offset, sent = Random(2), 0, 0
         first = FIRST_ROWS * GOOD_MODELS
         per_row = len(self._kinds) / (self.good_rows - first)
-        batch = Batch()
+        batch, tick = Batch(), 0
         for row in range(self.good_rows):
+            if offset // TICK_RECORDS > tick:
+                yield tick, batch
+                batch, tick = Batch(), offset // TICK_RECORDS
             offset = self._good(batch, random, row, offset)
             until = round(max(0, row + 1 - first) * per_row)
             for at in range(sent, until):
                 offset += 1
                 if with_flood:
                     self._bad(batch, self._kinds[at], at, offset)
-                if len(batch) >= BATCH_RECORDS:
-                    yield batch
-                    batch = Batch()
             sent = until
-        yield batch
+        yield tick, batch
 
     def _good(self, batch: Batch, random: Random, row: int, offset: int) -> int:
         key = OWN[row % GOOD_MODELS]
@@ -120,19 +131,60 @@ def rss_mb(name: str = "VmRSS") -> int:
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(name))
 
 
-def run(monitor: Monitor, batches: Iterator[Batch]) -> Run:
-    """Return what a monitor makes of batches, taking its changed state as a commit does."""
-    made, names = Run(), {key.decode() for key in OWN}
-    for number, batch in enumerate(batches):
-        began_s = time.process_time()
-        effects = monitor.process(batch)
-        if number % DIRTY_EVERY == 0:
-            made.state_bytes += sum(len(part or b"") for part in monitor.take_dirty().values())
+class Plane:
+    """The data plane in short: a monitor, the clock of its work, and what has come meanwhile."""
+
+    def __init__(self, config: MonitorConfig, counted_from: int) -> None:
+        self.monitor = Monitor(config, "driftloop.", 0)
+        self.made = Run()
+        self._counted_from = counted_from
+        self._free_s = 0.0
+        self._committed_s = 0.0
+
+    def run(self, ticks: Iterator[tuple[int, Batch]]) -> Run:
+        """Return what the monitor makes of all ticks."""
+        waiting, start_s = Batch(), 0.0
+        for tick, batch in ticks:
+            end_s = (tick + 1) * TICK_RECORDS / RATE
+            if len(waiting) and (start_s < end_s or len(waiting) + len(batch) > BATCH_RECORDS):
+                self._take(waiting, start_s)
+                waiting = Batch()
+            if not len(waiting):
+                start_s = max(self._free_s, end_s)
+            _extend(waiting, batch)
+        self._take(waiting, start_s)
+        return self.made
+
+    def _take(self, batch: Batch, start_s: float) -> None:
+        made, began_s = self.made, time.process_time()
+        # As the data plane, which lets Python collect between the calls.
+        gc.disable()
+        effects = self.monitor.process(batch)
+        gc.enable()
+        good = [event for event in effects.events if event.model in NAMES]
+        told_s = start_s + time.process_time() - began_s
+        if start_s - self._committed_s >= COMMIT_S:
+            self._committed_s = start_s
+            made.state_bytes += sum(len(part or b"") for part in self.monitor.take_dirty().values())
         took_s = time.process_time() - began_s
+        self._free_s = start_s + took_s
         made.total_s, made.slowest_s = made.total_s + took_s, max(made.slowest_s, took_s)
         made.notices += len(effects.notices)
-        made.events += [encode_json(_plain(event)) for event in effects.events if event.model in names]
-    return made
+        made.events += [encode_json(_plain(event)) for event in good]
+        for kind in (batch.predictions, batch.labels):
+            mine = [offset for offset, key in zip(kind.offsets, kind.keys, strict=True) if key in OWN]
+            made.delays_s += [told_s - offset / RATE for offset in mine if offset >= self._counted_from]
+
+
+def _extend(batch: Batch, more: Batch) -> None:
+    for into, part in ((batch.predictions, more.predictions), (batch.labels, more.labels)):
+        for column in ("values", "keys", "offsets", "timestamps_ms"):
+            getattr(into, column).extend(getattr(part, column))
+
+
+def percentile_ms(delays_s: list[float], share: float) -> float:
+    """Return the delay in ms that a share of the records does not exceed."""
+    return round(float(np.quantile(delays_s, share)) * 1000, 1)
 
 
 def _plain(event: Event) -> Event:
@@ -143,18 +195,22 @@ def _plain(event: Event) -> Event:
 def measure(flood: Flood) -> dict[str, Any]:
     """Return the figures of a flood."""
     log, config = Log(flood), MonitorConfig()
-    clean = run(Monitor(config, "driftloop.", 0), log.batches(with_flood=False))
+    begin = 2 * FIRST_ROWS * GOOD_MODELS
+    clean = Plane(config, begin).run(log.ticks(with_flood=False))
     gc.collect()
     before_mb = rss_mb()
-    monitor = Monitor(config, "driftloop.", 0)
-    flooded = run(monitor, log.batches(with_flood=True))
+    plane = Plane(config, begin)
+    flooded, monitor = plane.run(log.ticks(with_flood=True)), plane.monitor
     gc.collect()
+    delays = {f"alert_{what}_ms": [percentile_ms(one.delays_s, share) for one in (clean, flooded)] for what, share in SHARES}
     counters = {name: count for name, count in sorted(monitor.counters.items()) if count}
     return {
         "records": flood.records + 2 * log.good_rows,
         "us_per_record": round(flooded.total_s / (flood.records + 2 * log.good_rows) * 1e6, 1),
         "cpu_total_s": round(flooded.total_s, 1),
         "cpu_slowest_batch_s": round(flooded.slowest_s, 3),
+        **delays,
+        "alert_p99_ratio": round(delays["alert_p99_ms"][1] / delays["alert_p99_ms"][0], 2),
         "rss_before_mb": before_mb,
         "rss_after_mb": rss_mb(),
         "rss_peak_mb": rss_mb("VmHWM"),
