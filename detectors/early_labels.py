@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,7 +54,8 @@ class EarlyLabels:
         self.limit = limit
         self.limit_bytes = limit_bytes
         self.size_bytes = 0
-        self._held: dict[bytes, EarlyLabel] = {}
+        # The first key of a plain dict is found behind all those that were taken from its front.
+        self._held: OrderedDict[bytes, EarlyLabel] = OrderedDict()
         self._lows: Counter[int] = Counter()
         self._chunks: dict[int, dict[bytes, EarlyLabel]] = {}
         self._dirty: set[int] = set()
