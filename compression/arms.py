@@ -109,6 +109,7 @@ class _Runs:
                 track.progress(0.0, f"gave nothing: {problem}")
                 continue
             self.candidates.append(Candidate(name, piece, results))
+            track.scalars(1.0, len(self.candidates), {"holdout_metric": self.candidates[-1].metric})
 
 
 def _choose(candidates: list[Candidate], best: Candidate | None, recipe: Recipe, context: JobContext) -> Candidate:

@@ -43,7 +43,7 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How to train, and what hears of it: after every epoch the track is told loss and learning rate, which early stopping reads too."""
+    """How to train, and what hears of it: loss, metric and learning rate after every epoch, which early stopping reads too."""
 
     step: Finetune
     task: str
@@ -109,11 +109,12 @@ def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.
     for epoch in range(epochs):
         order = torch.randperm(rows)
         batches = zip(*(torch.split(column[order], step.batch_rows) for column in (features, labels, weights)), strict=True)
-        total, rate = torch.zeros(()), 0.0
+        total, score, rate = torch.zeros(()), torch.zeros(()), 0.0
         for batch, target, weight in batches:
             if len(target) == 1 and rows > 1:
                 continue  # BatchNorm has no variance over one row
-            loss = _loss(trunk(batch), target, weight, scale if how.task == "regression" else None)
+            output = trunk(batch)
+            loss = _loss(output, target, weight, scale if how.task == "regression" else None)
             loss.backward()  # type: ignore[no-untyped-call]
             rate = float(falling.get_last_lr()[0])
             optimizer.step()
@@ -121,13 +122,23 @@ def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.
             falling.step()
             made += 1
             total += loss.detach()
-        scalars = {"loss": float(total) / per_epoch, "learning_rate": rate}
+            score += _score(output.detach(), target, how.task)
+        scalars = {"loss": float(total) / per_epoch, "metric": float(score) / rows, "learning_rate": rate}
         if not math.isfinite(scalars["loss"]):
             raise JobError("error", f"training loss must be finite, got {scalars['loss']}")
         how.track.scalars((epoch + 1) / epochs, made, scalars)
         if scalars["loss"] < step.enough_loss:
             break
     return scalars["loss"]
+
+
+def _score(output: torch.Tensor, target: torch.Tensor, task: str) -> torch.Tensor:
+    """Return the sum of the metric over a batch: 1 for each right class, minus the absolute error for numbers."""
+    if task == "regression":
+        return -(output.flatten() - target).abs().sum()
+    logits = output.flatten(1)
+    answers = logits.argmax(dim=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
+    return (answers == target).sum()
 
 
 def _loss(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, scale: float | None) -> torch.Tensor:

@@ -53,7 +53,9 @@ def test_a_job_comes_back_judged_and_the_same_as_in_process(tmp_path: Path, cham
     fractions = [one["fraction"] for one in news]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
-    curve = [one for one in news if one["step"] == "finetune" and "scalars" in one]
+    curve = [one for one in news if one["step"] == "finetune" and "loss" in one.get("scalars", {})]
+    held = [one["scalars"]["holdout_metric"] for one in news if "holdout_metric" in one.get("scalars", {})]
+    assert held == [arm.metric for arm in read_outcome(tmp_path).arms]
     assert [one["at"] for one in curve] == sorted({one["at"] for one in curve})
     assert curve[0]["scalars"]["loss"] > curve[-1]["scalars"]["loss"]
     assert curve[0]["scalars"]["learning_rate"] > curve[-1]["scalars"]["learning_rate"]

@@ -117,7 +117,8 @@ def test_training_tells_its_curve(models: tuple[bytes, bytes]) -> None:
     curve = [one for one in news if one.scalars]
     assert [one.at for one in curve] == [5, 10, 15]
     assert [one.fraction for one in curve] == [0.3333, 0.6667, 1.0]
-    assert all(set(one.scalars) == {"loss", "learning_rate"} for one in curve)
+    assert all(set(one.scalars) == {"loss", "metric", "learning_rate"} for one in curve)
+    assert all(0.5 < one.scalars["metric"] <= 1.0 for one in curve)
     assert [one.scalars["learning_rate"] for one in curve] == sorted((one.scalars["learning_rate"] for one in curve), reverse=True)
 
 
