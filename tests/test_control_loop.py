@@ -1,6 +1,5 @@
 """The control plane stepped by hand: the same requests as on Kafka, found again after its memory is lost."""
 
-import msgspec
 import pytest
 
 from driftloop.schemas.cloudevents import encode_event
@@ -10,59 +9,19 @@ from driftloop.schemas.events import (
     AlertEvent,
     DriftClosed,
     DriftOpened,
-    DriftUpdated,
     Event,
     JobCommand,
     JobFinished,
     JobRequested,
-    Position,
-    RowRange,
 )
 from driftloop.settings import Settings
 from driftloop.streams.control_loop import ControlLoop
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.policy import ModelState, Policy
 from driftloop.streams.transport import Outgoing
+from driftloop.tests.made_drift import HERE, drift_opened, drift_updated
 
 SETTINGS = Settings()
-HERE = Position(topic="labels", partition=0, offset=500, ts=1.0)
-ROWS = RowRange(partition=0, start_offset=5, labels_start_offset=5)
-
-
-def opened(rows: int) -> DriftOpened:
-    return DriftOpened(
-        model="m",
-        episode_id="e1",
-        version=1,
-        signal="error",
-        detector="adwin",
-        parameters={},
-        direction="worse",
-        severity="high",
-        before_mean=0.1,
-        after_mean=0.6,
-        effect=1.6,
-        change_point=HERE,
-        detected_at=HERE,
-        rows=ROWS,
-        labelled_rows=rows,
-    )
-
-
-def updated(rows: int) -> DriftUpdated:
-    return DriftUpdated(
-        model="m",
-        episode_id="e1",
-        version=1,
-        signal="error",
-        direction="worse",
-        severity="high",
-        after_mean=0.6,
-        effect=1.6,
-        rows=ROWS,
-        labelled_rows=rows,
-        updated_at=HERE,
-    )
 
 
 def closed() -> DriftClosed:
@@ -95,10 +54,10 @@ def told(transport: MemoryTransport, kind: str) -> list[str]:
 def test_jobs_and_alerts_follow_the_episode() -> None:
     transport = MemoryTransport()
     loop = ControlLoop(SETTINGS, transport)
-    send(transport, "drift", opened(10))
+    send(transport, "drift", drift_opened(10))
     drain(loop)
     assert (told(transport, "jobs"), told(transport, "alerts")) == ([], ["AlertFired"])
-    send(transport, "drift", updated(300), updated(2000))
+    send(transport, "drift", drift_updated(300), drift_updated(2000))
     drain(loop)
     assert told(transport, "jobs") == ["e1-2000"]
     send(transport, "job-events", finished("e1-2000"))
@@ -110,9 +69,9 @@ def test_jobs_and_alerts_follow_the_episode() -> None:
 def test_memory_is_found_again_at_every_point() -> None:
     transport = MemoryTransport()
     steps = [
-        ("drift", opened(10)),
-        ("drift", updated(300)),
-        ("drift", updated(2000)),
+        ("drift", drift_opened(10)),
+        ("drift", drift_updated(300)),
+        ("drift", drift_updated(2000)),
         ("job-events", finished("e1-300")),
         ("job-events", finished("e1-2000")),
         ("drift", closed()),
@@ -131,7 +90,7 @@ def test_a_bad_record_is_passed_over_and_kept_as_a_dead_letter() -> None:
     loop = ControlLoop(SETTINGS, transport)
     for value in (b"", b"{", None):
         transport.sender().send(Outgoing(SETTINGS.topic("drift"), b"m", value))
-    send(transport, "drift", opened(300))
+    send(transport, "drift", drift_opened(300))
     drain(loop)
     assert told(transport, "jobs") == ["e1-300"]
     letters = transport.reader([SETTINGS.topic("jobs.dlq")]).poll(100, 0.0)
@@ -146,7 +105,7 @@ def asked(job_id: str) -> JobRequested:
 
 
 def opened_as(model: str, episode_id: str) -> DriftOpened:
-    return msgspec.structs.replace(opened(300), model=model, episode_id=episode_id)
+    return drift_opened(300, model, episode_id)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +114,12 @@ def opened_as(model: str, episode_id: str) -> DriftOpened:
         ("jobs", asked("e1-" + "9" * 5000)),
         ("drift", opened_as("m", "e" * 700_000)),
         ("drift", opened_as("x" * 500_000, "e")),
-        ("drift", msgspec.structs.replace(opened(300), signal="s" * 900_000, episode_id="e9")),
+        ("drift", drift_opened(300, episode_id="e9", signal="s" * 900_000)),
     ],
 )
 def test_no_record_keeps_the_other_models_from_their_repairs(kind: str, poison: Event) -> None:
     transport = MemoryTransport()
-    send(transport, "drift", opened(10))
+    send(transport, "drift", drift_opened(10))
     send(transport, kind, poison)
     send(transport, "drift", opened_as("good", "g1"))
     for _ in range(2):
@@ -205,7 +164,7 @@ def test_what_is_asked_and_told_is_in_the_log(caplog: pytest.LogCaptureFixture) 
     caplog.set_level("INFO", logger="driftloop.control")
     transport = MemoryTransport()
     loop = ControlLoop(SETTINGS, transport)
-    send(transport, "drift", opened(300))
+    send(transport, "drift", drift_opened(300))
     drain(loop)
     send(transport, "drift", closed())
     drain(loop)

@@ -26,6 +26,7 @@ from driftloop.streams.labelled_table import Table
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.player import PlayConfig, Player, Served, Stage
 from driftloop.streams.transport import Outgoing
+from driftloop.tests.made_drift import drift_opened
 
 ROWS, FIRST, CHANGE, NEEDED = 2_000, 400, 1_000, 300
 
@@ -98,11 +99,8 @@ class Service:
 
     def episode(self) -> DriftOpened:
         here = Position(topic="labels", partition=0, offset=self.taken[1], ts=0.0)
-        return DriftOpened(
-            model="demo", episode_id="e", version=1, signal="error", detector="adwin", parameters={}, direction="worse", severity="high",
-            before_mean=0.0, after_mean=1.0, effect=3.0, change_point=here, detected_at=here,
-            rows=RowRange(partition=0, start_offset=0, labels_start_offset=0), labelled_rows=NEEDED,
-        )  # fmt: skip
+        told = {"before_mean": 0.0, "after_mean": 1.0, "effect": 3.0, "change_point": here, "detected_at": here}
+        return drift_opened(NEEDED, "demo", "e", span=RowRange(partition=0, start_offset=0, labels_start_offset=0), **told)
 
     def out(self, kind: str, event: object) -> Outgoing:
         return Outgoing(self.settings.topic(kind), *encode_event(event, time.time()))

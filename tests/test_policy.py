@@ -18,53 +18,23 @@ from driftloop.schemas.events import (
     JobFailed,
     JobFinished,
     JobRequested,
-    Position,
     RowRange,
 )
 from driftloop.streams.policy import ModelState, Policy, rebuild
+from driftloop.tests.made_drift import HERE, drift_opened, drift_updated
 
 ROWS = RowRange(partition=1, start_offset=100, labels_start_offset=90)
-HERE = Position(topic="labels", partition=1, offset=500, ts=1.0)
 
 
 RESOLVED = AlertResolved(model="m", alert_id="drift-e1", summary="looked at", resolved_by="user")
 
 
 def opened(episode: str = "e1", rows: int = 0, direction: str = "worse", signal: str = "error") -> DriftOpened:
-    return DriftOpened(
-        model="m",
-        episode_id=episode,
-        version=1,
-        signal=signal,
-        detector="page_hinkley",
-        parameters={},
-        direction=direction,  # type: ignore[arg-type]
-        severity="high",
-        before_mean=0.1,
-        after_mean=0.6,
-        effect=1.6,
-        change_point=HERE,
-        detected_at=HERE,
-        rows=ROWS,
-        labelled_rows=rows,
-    )
+    return drift_opened(rows, "m", episode, span=ROWS, direction=direction, signal=signal)
 
 
 def updated(rows: int, episode: str = "e1") -> DriftUpdated:
-    newer = msgspec.structs.replace(ROWS, end_offset=100 + rows)
-    return DriftUpdated(
-        model="m",
-        episode_id=episode,
-        version=1,
-        signal="error",
-        direction="worse",
-        severity="high",
-        after_mean=0.6,
-        effect=1.6,
-        rows=newer,
-        labelled_rows=rows,
-        updated_at=HERE,
-    )
+    return drift_updated(rows, "m", episode, span=msgspec.structs.replace(ROWS, end_offset=100 + rows))
 
 
 def closed(episode: str = "e1", reason: str = "settled", mean: float = 0.6, rows: int = 9) -> DriftClosed:

@@ -20,53 +20,23 @@ from driftloop.schemas.events import (
     Event,
     JobCommand,
     JobFinished,
-    Position,
-    RowRange,
 )
 from driftloop.settings import Settings
 from driftloop.streams.control import ControlPlane
 from driftloop.streams.faust_settings import faust_options
 from driftloop.streams.kafka import KafkaTransport
 from driftloop.streams.transport import Outgoing
+from driftloop.tests.made_drift import drift_opened, drift_updated
 
 pytestmark = pytest.mark.kafka
-HERE = Position(topic="labels", partition=0, offset=500, ts=1.0)
 
 
 def opened(rows: int, model: str = "m") -> DriftOpened:
-    return DriftOpened(
-        model=model,
-        episode_id=f"{model}-e1",
-        version=1,
-        signal="error",
-        detector="page_hinkley",
-        parameters={},
-        direction="worse",
-        severity="high",
-        before_mean=0.1,
-        after_mean=0.6,
-        effect=1.6,
-        change_point=HERE,
-        detected_at=HERE,
-        rows=RowRange(partition=0, start_offset=5, labels_start_offset=5),
-        labelled_rows=rows,
-    )
+    return drift_opened(rows, model, f"{model}-e1")
 
 
 def updated(rows: int, model: str = "m") -> DriftUpdated:
-    return DriftUpdated(
-        model=model,
-        episode_id=f"{model}-e1",
-        version=1,
-        signal="error",
-        direction="worse",
-        severity="high",
-        after_mean=0.6,
-        effect=1.6,
-        rows=RowRange(partition=0, start_offset=5, labels_start_offset=5),
-        labelled_rows=rows,
-        updated_at=HERE,
-    )
+    return drift_updated(rows, model, f"{model}-e1")
 
 
 def finished(job_id: str, model: str = "m") -> JobFinished:
