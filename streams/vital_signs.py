@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -102,9 +102,11 @@ class DeadLetterRates:
 
 @dataclass(slots=True)
 class Silences:
-    """Models whose metrics came regularly and come no more; `well` names those heard since."""
+    """Models of which something came regularly and comes no more, metrics first of all; `well` names those heard since."""
 
     config: ServiceConfig
+    what: str = "metrics"
+    cure: str = "are predictions and labels sent?"
     well: set[str] = field(default_factory=set)
     _seen_s: dict[str, float] = field(default_factory=dict)
     _intervals: dict[str, deque[float]] = field(default_factory=dict)
@@ -131,7 +133,36 @@ class Silences:
             self.well.discard(f"silent-{model}")
             yield Trouble(
                 f"silent-{model}",
-                f"{model}: no metrics for {silent_s:.0f} s, they used to come every {usual_s:.0f} s: are predictions and labels sent?",
+                f"{model}: no {self.what} for {silent_s:.0f} s, they used to come every {usual_s:.0f} s: {self.cure}",
                 "medium",
                 model,
             )
+
+
+class Heard:
+    """Models of which predictions came at most looks and come no more, labels or not; `well` names those heard since.
+
+    Its time is that of the looks which saw every prediction: a model is not silent because of what nobody read.
+    """
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self._silences = Silences(config, "predictions", "does the service that serves it run, and reach this broker?")
+        self._seen_s = 0.0
+        self._looked_s: float | None = None
+
+    @property
+    def well(self) -> set[str]:
+        """Return the names of the troubles that are over, if there were any."""
+        return self._silences.well
+
+    def add(self, models: Iterable[bytes], now_s: float, *, is_whole: bool) -> None:
+        """Note the keys of the predictions since the last look, and whether these are all of them."""
+        if is_whole and self._looked_s is not None:
+            self._seen_s += max(0.0, now_s - self._looked_s)
+        self._looked_s = now_s
+        for model in models:
+            self._silences.add(model.decode("utf-8", "replace"), self._seen_s)
+
+    def judge(self) -> Iterator[Trouble]:
+        """Yield a trouble for every model that is silent for far longer than usual."""
+        return self._silences.judge(self._seen_s)

@@ -1,4 +1,4 @@
-"""The watchdog: looks at offsets, dead letters and metrics from outside the roles, so that nothing dies or stalls in silence."""
+"""The watchdog: looks at offsets, dead letters, metrics and predictions from outside the roles: nothing dies or stalls in silence."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from ..schemas.topics import KINDS
 from ..settings import Settings
 from .transport import Reader, Transport
 from .troubles import PREFIX, Trouble, TroubleBoard
-from .vital_signs import LETTERS, DeadLetterRates, Part, Silences, Stalls
+from .vital_signs import LETTERS, DeadLetterRates, Heard, Part, Silences, Stalls
 
 WATCHED_INPUTS = ("models", "predictions", "labels")
 DEAD_LETTERS = tuple(name for name in KINDS if name.endswith(".dlq"))
 DISPOSITION = LETTER_PREFIX + "disposition"
 READ_RECORDS = 5_000
+HEARD_RECORDS = 20_000
 POLL_S = 0.05
 QUIET_S = 60.0
 log = logging.getLogger("driftloop.service")
@@ -39,6 +40,8 @@ class Watchdog:
         self._stalls = Stalls(self._config)
         self._letters = DeadLetterRates(self._config)
         self._silences = Silences(self._config)
+        self._ear: Reader | None = None
+        self._heard = Heard(self._config)
         self._quiet_until = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -54,6 +57,7 @@ class Watchdog:
         """Take the vital signs once, and publish which troubles begin and which are over; raises BrokerUnavailable."""
         self._board.refresh()
         self._read()
+        self._listen(now_s)
         found = {trouble.alert_id: trouble for trouble in self._troubles(now_s)}
         for trouble in found.values():
             self._board.begin(trouble)
@@ -64,7 +68,7 @@ class Watchdog:
         """Return True for what was seen to be well; what began before this watchdog did may last without it having noticed yet."""
         if name.startswith(LETTERS):
             return self._letters.settled
-        return name in self._stalls.well or name in self._silences.well
+        return name in self._stalls.well or name in self._silences.well or name in self._heard.well
 
     def _troubles(self, now_s: float) -> Iterator[Trouble]:
         committed: dict[Part, int] = {}
@@ -76,7 +80,26 @@ class Watchdog:
             ends |= {(topic, partition): offset for partition, offset in self._transport.end_offsets(topic).items()}
         yield from self._stalls.judge(committed, ends, now_s)
         yield from self._letters.judge(now_s)
-        yield from self._silences.judge(now_s)
+        # One alert for a model that sends nothing at all: its metrics end as well.
+        yield from {trouble.name: trouble for trouble in (*self._silences.judge(now_s), *self._heard.judge())}.values()
+
+    def _listen(self, now_s: float) -> None:
+        """Note of which models predictions came since the last look; too many to read say nothing of the other models."""
+        topics = [self._settings.topic("predictions")]
+        if self._ear is None:
+            self._ear = self._transport.reader(topics, "latest")
+        models: set[bytes] = set()
+        count = 0
+        while count < HEARD_RECORDS and (records := self._ear.poll(HEARD_RECORDS - count, POLL_S)):
+            count += len(records)
+            models.update(record.key for record in records if record.key is not None)
+        is_whole = count < HEARD_RECORDS
+        self._heard.add(models, now_s, is_whole=is_whole)
+        if not is_whole:
+            # What was not read is left out, lest the watchdog fall behind for ever.
+            self._ear.close()
+            self._ear = None
+            self._ear = self._transport.reader(topics, "latest")
 
     def _read(self) -> None:
         if self._reader is None:
@@ -107,9 +130,10 @@ class Watchdog:
 
     def _close(self) -> None:
         try:
-            if self._reader is not None:
-                self._reader.close()
+            for reader in (self._reader, self._ear):
+                if reader is not None:
+                    reader.close()
             self._board.close()
         except DriftloopError as problem:
             log.warning("the watchdog's clients did not close: %s", problem)
-        self._reader = None
+        self._reader = self._ear = None

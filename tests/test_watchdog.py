@@ -1,5 +1,7 @@
 """The watchdog over the memory transport: each trouble one alert, over once it is seen to be, and told by one process alone."""
 
+import pytest
+
 from driftloop.schemas import codecs
 from driftloop.schemas.config import ServiceConfig, TopicsConfig
 from driftloop.schemas.dead_letters import DeadLetter, dead_letter_headers
@@ -12,6 +14,7 @@ from driftloop.streams.watchdog import Watchdog
 
 SETTINGS = Settings(topics=TopicsConfig(prefix="t.", partitions=2), service=ServiceConfig(stall_s=60, dead_letters_a_minute=10))
 GROUP = SETTINGS.monitor_group
+SILENT = ServiceConfig(silent_s=100, silent_factor=3, stall_s=1e9)
 
 
 def alerts(transport: MemoryTransport) -> list[tuple[str, str]]:
@@ -63,6 +66,43 @@ def test_a_rising_disposition_is_one_alert() -> None:
     dog.look(122.0)
     dog.look(183.0)
     assert alerts(transport)[1:] == [("AlertResolved", "service-dead-letters-t.labels.dlq-invalid")]
+
+
+def test_a_model_without_labels_that_falls_silent_is_one_alert_until_it_is_heard_again() -> None:
+    transport = MemoryTransport(2, clock=lambda: 0.0)
+    dog = Watchdog(SETTINGS.model_copy(update={"service": SILENT}), transport)
+    dog.look(0.0)
+
+    def hear(now_s: float, *models: bytes) -> None:
+        transport.append([Outgoing("t.predictions", model, b"{") for model in models])
+        dog.look(now_s)
+
+    for at in range(1, 8):
+        hear(at * 10.0, b"quiet", b"loud")
+    for at in range(8, 17):
+        hear(at * 10.0, b"loud")
+    assert alerts(transport) == []
+    hear(171.0, b"loud")
+    hear(180.0, b"loud")
+    assert alerts(transport) == [("AlertFired", "service-silent-quiet")]
+    hear(190.0, b"loud", b"quiet")
+    assert alerts(transport)[1:] == [("AlertResolved", "service-silent-quiet")]
+
+
+def test_a_model_is_not_silent_because_the_watchdog_could_not_read_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driftloop.streams.watchdog.HEARD_RECORDS", 5)
+    transport = MemoryTransport(1, clock=lambda: 0.0)
+    dog = Watchdog(SETTINGS.model_copy(update={"service": SILENT}), transport)
+    for at in range(8):
+        transport.append([Outgoing("t.predictions", b"seldom", b"{")])
+        dog.look(at * 10.0)
+    for at in range(8, 40):
+        transport.append([Outgoing("t.predictions", b"flood", b"{")] * 100)
+        dog.look(at * 10.0)
+    assert alerts(transport) == []
+    for at in range(40, 52):
+        dog.look(at * 10.0)
+    assert alerts(transport) == [("AlertFired", "service-silent-seldom")], "the flood is over, and nothing came"
 
 
 def test_garbage_in_the_topics_it_reads_ends_nothing() -> None:
