@@ -142,7 +142,9 @@ class ServiceConfig(Section):
     stall_s: float = Field(60.0, gt=0, description="a partition that does not move for this long while records wait is a trouble")
     dead_letters_a_minute: int = Field(50, ge=1, description="of one disposition, and dead_letter_factor times what is usual")
     dead_letter_factor: float = Field(5.0, ge=1)
-    silent_s: float = Field(900.0, gt=0, description="a model without metrics for this long, and silent_factor times its interval")
+    silent_s: float = Field(
+        900.0, gt=0, description="a model without predictions or metrics for this long, and silent_factor times its interval"
+    )
     silent_factor: float = Field(10.0, ge=1)
     watched_models: int = Field(10_000, ge=1, description="for silence; the one longest silent gives way")
 
@@ -174,7 +176,12 @@ class WorkerConfig(Section):
     max_queued: int = Field(
         8, ge=1, description="jobs of one model that wait, of the policy and of users each; what was asked for later fails at once"
     )
-    max_put_off: int = Field(10, ge=0, description="times that a job is put off because store or disk are full, read-only or away")
+    max_put_off: int = Field(
+        10,
+        ge=0,
+        description="times that a job is put off because store or disk are full, read-only or away; after them one of a user fails, "
+        "one of the policy is an alert and is tried once an hour",
+    )
     put_off_s: float = Field(10.0, gt=0, description="until it is tried again, doubled each time, at most 10 minutes")
     take_whole_recipes: bool = Field(
         default=True, description="that a request carries, with a gate of its own; off: only those of the worker's settings"

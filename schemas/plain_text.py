@@ -10,6 +10,12 @@ def shown(name: object) -> str:
 
 
 def one_line(problem: object, length: int = 300) -> str:
-    """Return what a library said as one printable line, cut: it may repeat names that strangers chose."""
+    """Return what a stranger or a library said as one printable line, cut: no newline and no escape code may forge a line of the log."""
     text = " ".join(str(problem).split())
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:length])
+    cut = text if len(text) <= length else f"{text[:length]}..."
+    return printable(cut)
+
+
+def printable(text: str) -> str:
+    """Return `text` with every character that is not printable as its escape."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -20,12 +20,12 @@ from aiokafka.errors import (  # type: ignore[import-untyped,unused-ignore]
 )
 
 from ..schemas.partitions import partition_of
+from ..schemas.plain_text import one_line
 from ..schemas.records import Record
 from ..settings import Settings
 from .control_state import FOLDED, ControlState
 from .faust_settings import App, faust_options, group_of
 from .kafka import KafkaTransport
-from .log_text import shown
 from .transport import Outgoing
 
 TICK_S = 0.25
@@ -85,7 +85,7 @@ class ControlAgents:
                     loop = asyncio.get_running_loop()
                     events = await loop.run_in_executor(None, self._state.read, KafkaTransport(self._settings))
                 except Exception as problem:  # noqa: BLE001 - whatever the client says, the next try may succeed
-                    log.warning("reading the state back is tried again in %g s: %s", self._wait_s, shown(problem))
+                    log.warning("reading the state back is tried again in %g s: %s", self._wait_s, one_line(problem))
                     self._again()
                     continue
                 self._state.take(events)
@@ -115,9 +115,9 @@ class ControlAgents:
             except Exception as problem:  # noqa: BLE001 - what was not sent becomes due again
                 if isinstance(problem.__cause__ or problem, TOO_LARGE):
                     # It would be refused again, for ever.
-                    log.error("a record of %d bytes for %s is given up: %s", len(one.value or b""), one.topic, shown(problem))
+                    log.error("a record of %d bytes for %s is given up: %s", len(one.value or b""), one.topic, one_line(problem))
                     continue
-                log.warning("sending to %s is tried again in %g s: %s", one.topic, self._wait_s, shown(problem))
+                log.warning("sending to %s is tried again in %g s: %s", one.topic, self._wait_s, one_line(problem))
                 self._again()
 
 

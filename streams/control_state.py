@@ -14,11 +14,11 @@ import msgspec
 from ..schemas.control_events import decode_control
 from ..schemas.dead_letters import SAFE_BYTES
 from ..schemas.events import AlertFired, AlertResolved, Event, JobProgressed, JobRequested, JobStarted
+from ..schemas.plain_text import one_line
 from ..schemas.records import Record
 from ..schemas.topics import KINDS
 from ..settings import Settings
 from .fold_guard import FoldGuard, dead_letter
-from .log_text import shown
 from .outgoing import outgoing
 from .policy import ModelState, Policy
 from .transport import Outgoing, Transport
@@ -78,13 +78,13 @@ class ControlState:
             events, after = self._policy.due(model, self.models.get(model, ModelState()))
             made = [(event, outgoing(self._settings, event)) for event in events]
         except Exception as fault:  # noqa: BLE001 - the other models' requests must not wait for this one
-            log.error("nothing is asked for %s: %s", shown(model), shown(f"{type(fault).__name__}: {fault}"))
+            log.error("nothing is asked for %s: %s", one_line(model), one_line(f"{type(fault).__name__}: {fault}"))
             return []
         self.models[model] = after
         sent = []
         for event, record in made:
             if len(record.value or b"") > SAFE_BYTES:
-                log.error("%s of %s is not told: it has %d bytes", type(event).__name__, shown(model), len(record.value or b""))
+                log.error("%s of %s is not told: it has %d bytes", type(event).__name__, one_line(model), len(record.value or b""))
                 continue
             log.info("%s", _told(event))
             sent.append(record)
@@ -126,9 +126,9 @@ def _told(event: Event) -> str:
     """Return what the log says of an event that is sent."""
     if isinstance(event, JobRequested):
         rows = f"{event.recipe}, {event.labelled_rows} labelled rows"
-        return f"job {shown(event.job_id)} of {shown(event.model)} is asked for: {shown(rows)}"
+        return f"job {one_line(event.job_id)} of {one_line(event.model)} is asked for: {one_line(rows)}"
     if isinstance(event, AlertFired):
-        return f"alert {shown(event.alert_id)} of {shown(event.model)} fired, {event.severity}: {shown(event.summary)}"
+        return f"alert {one_line(event.alert_id)} of {one_line(event.model)} fired, {event.severity}: {one_line(event.summary)}"
     if isinstance(event, AlertResolved):
-        return f"alert {shown(event.alert_id)} of {shown(event.model)} is resolved: {shown(event.summary)}"
-    return f"{type(event).__name__} of {shown(event.model)}"
+        return f"alert {one_line(event.alert_id)} of {one_line(event.model)} is resolved: {one_line(event.summary)}"
+    return f"{type(event).__name__} of {one_line(event.model)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..schemas.events import DriftClosed, DriftOpened, Event
-from .log_text import shown
+from ..schemas.plain_text import one_line
 
 
 def drift_lines(events: Iterable[Event]) -> Iterator[str]:
@@ -14,12 +14,12 @@ def drift_lines(events: Iterable[Event]) -> Iterator[str]:
         if isinstance(event, DriftOpened):
             at, sd = event.change_point, abs(event.effect)
             yield (
-                f"drift: {shown(event.model)} version {event.version}: {shown(event.signal)} {event.direction} by {sd:.2f} sd"
+                f"drift: {one_line(event.model)} version {event.version}: {one_line(event.signal)} {event.direction} by {sd:.2f} sd"
                 f" ({event.before_mean:.4g} to {event.after_mean:.4g}) since {at.topic}/{at.partition} offset {at.offset},"
-                f" episode {shown(event.episode_id)}"
+                f" episode {one_line(event.episode_id)}"
             )
         elif isinstance(event, DriftClosed):
             yield (
-                f"drift is over: {shown(event.model)} version {event.version}: {shown(event.signal)} {event.reason}"
-                f" at {event.after_mean:.4g}, episode {shown(event.episode_id)}"
+                f"drift is over: {one_line(event.model)} version {event.version}: {one_line(event.signal)} {event.reason}"
+                f" at {event.after_mean:.4g}, episode {one_line(event.episode_id)}"
             )

@@ -11,8 +11,8 @@ from typing import Any
 from ..schemas.control_events import decode_control
 from ..schemas.dead_letters import DeadLetter, dead_letter_record
 from ..schemas.errors import EventInvalid
+from ..schemas.plain_text import one_line
 from ..schemas.records import Record
-from .log_text import shown
 from .transport import Outgoing
 
 QUIET_S = 60.0
@@ -56,7 +56,7 @@ class FoldGuard:
             return problem
         more = f" ({self._untold[kind]} more since the last such line)" if self._untold[kind] else ""
         self._told[kind], self._untold[kind] = now, 0
-        self._log.warning("a record is passed over, %s: %s%s", kind, shown(problem, 1_000), more)
+        self._log.warning("a record is passed over, %s: %s%s", kind, one_line(problem, 1_000), more)
         return problem
 
 

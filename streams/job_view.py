@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 
 from ..schemas.events import Event
+from ..schemas.plain_text import one_line
 from ..schemas.records import Record
 from ..schemas.topics import KINDS
 from ..settings import Settings
 from .fold_guard import FoldGuard
 from .job_queue import JobQueue
-from .log_text import shown
 from .registry import POLL_RECORDS, Registry
 from .signing import verifier_of
 from .transport import Transport
@@ -86,4 +86,4 @@ class RegistryView:
             if known is not None and known.get(model) != champion.version:
                 before = f"instead of version {known[model]}" if model in known else "the first one"
                 how = type(self._registry.history(model)[-1]).__name__
-                log.info("%s: version %d is the champion now, %s (%s)", shown(model), champion.version, before, how)
+                log.info("%s: version %d is the champion now, %s (%s)", one_line(model), champion.version, before, how)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from ..schemas.codecs import encode_json
 from ..schemas.errors import Conflict, EventInvalid
 from ..schemas.events import MAX_VERSION, ModelEvent, ModelPromoted, ModelRegistered, ModelRolledBack
+from ..schemas.plain_text import one_line
 from ..schemas.records import Record
 from ..settings import Settings
 from .fold_guard import FoldGuard
-from .log_text import shown
 from .signing import FIRST, Verifier, verifier_of
 from .transport import Outgoing, Transport
 
@@ -145,7 +145,7 @@ class Registry:
             if known is not None and known.digest != event.digest:
                 log.warning(
                     "%s version %d is registered already with another artifact: the first one stays",
-                    shown(event.model),
+                    one_line(event.model),
                     event.version,
                 )
             if known is None:
@@ -155,7 +155,7 @@ class Registry:
             registered = model.versions.get(event.version)
             if registered is None or registered.digest != event.digest:
                 log.warning(
-                    "%s version %d is not registered with that artifact: it does not serve", shown(event.model), event.version
+                    "%s version %d is not registered with that artifact: it does not serve", one_line(event.model), event.version
                 )
                 return False
             if isinstance(event, ModelRolledBack):

@@ -29,6 +29,7 @@ from ..schemas.events import (
     JobRequested,
     JobStarted,
 )
+from ..schemas.plain_text import one_line
 from ..schemas.recipe_reading import recipe_asked
 from ..schemas.records import Record
 from ..settings import Settings
@@ -38,7 +39,7 @@ from .job_queue import Asked, Step, again, next_step, tries_of
 from .job_run import JobLost, JobRun
 from .job_space import sweep
 from .job_view import JobView, RegistryView
-from .log_text import shown
+from .late_jobs import LateJobs
 from .outgoing import outgoing, outgoings
 from .registry import Registry
 from .transport import Transport
@@ -50,6 +51,7 @@ FLUSH_S = 5.0
 IDLE_LOOK_S = 10.0
 AHEAD_RECORDS = 500
 MAX_PUT_OFF_S = 600.0
+LATE_PUT_OFF_S = 3_600.0
 CAUSES: dict[str, Cause] = {cause: cause for cause in ("error", "timeout", "memory", "crashed", "cancelled")}
 log = logging.getLogger("driftloop.worker")
 
@@ -58,7 +60,7 @@ class Worker:
     """The jobs of the jobs topic, one after another, in the order of `job_queue.py`.
 
     A job that another start of this worker began is begun again, up to `worker.max_attempts`; one that found the store full, read-only
-    or away is put off, up to `worker.max_put_off` times.
+    or away is put off, up to `worker.max_put_off` times; then one of a user fails, and one of the policy waits on, as an alert.
     """
 
     def __init__(self, settings: Settings, transport: Transport) -> None:
@@ -72,6 +74,7 @@ class Worker:
         self._sender = transport.sender()
         self._child = WarmChild(Limits(timeout_s=settings.worker.job_timeout_s, memory_bytes=settings.worker.job_memory_bytes))
         self._guard = FoldGuard(log)
+        self._late = LateJobs(settings, transport)
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -169,13 +172,14 @@ class Worker:
         except Conflict as refused:
             if len(step.letters) != 1 or ends or step.again:
                 raise
-            log.error("a dead letter for %s is refused: %s", topic, shown(refused))
+            log.error("a dead letter for %s is refused: %s", topic, one_line(refused))
             self._set_aside(through, step.letters[0].problem or EventInvalid("processing_error", str(refused)))
             return
         if done:
             for end in ends:
                 self._view.queue.end(end.model, end.job_id)
-                log.info("job %s of %s failed: %s", shown(end.job_id), shown(end.model), shown(end.message))
+                self._late.end(end.job_id)
+                log.info("job %s of %s failed: %s", one_line(end.job_id), one_line(end.model), one_line(end.message))
 
     def _set_aside(self, record: Record, problem: EventInvalid) -> None:
         """Finish a record with its dead letter, as small as it must be; whatever the broker says, the next record comes."""
@@ -187,7 +191,7 @@ class Worker:
             except SlotTaken:
                 raise
             except Conflict as refused:
-                log.error("a dead letter for %s is refused: %s", topic, shown(refused))
+                log.error("a dead letter for %s is refused: %s", topic, one_line(refused))
         self._work.finish(record, [])
 
     def _do(self, record: Record, request: JobRequested) -> None:
@@ -196,37 +200,45 @@ class Worker:
         except SlotTaken:
             raise
         except Conflict as problem:
-            log.info("job %s is another worker's: %s", shown(request.job_id), shown(problem))
+            log.info("job %s is another worker's: %s", one_line(request.job_id), one_line(problem))
             return
         began = time.monotonic()
         try:
             events = self._attempt(record, request, attempt, began)
         except JobLost:
-            log.info("job %s is given up: it belongs to another worker or this one stops", shown(request.job_id))
+            log.info("job %s is given up: it belongs to another worker or this one stops", one_line(request.job_id))
             return
         except BrokerUnavailable:
             raise
         except (StoreUnavailable, OSError) as problem:
             if self._put_off(record, request, problem):
                 return
-            events = [_failed(request, attempt, began, JobError("error", shown(problem)))]
+            events = [_failed(request, attempt, began, JobError("error", one_line(problem)))]
         except DriftloopError as problem:
             kind = problem.kind if isinstance(problem, JobError) else "error"
             events = [_failed(request, attempt, began, JobError(kind, str(problem)))]
         except Exception as problem:
-            log.exception("job %s met a fault of ours", shown(request.job_id))
+            log.exception("job %s met a fault of ours", one_line(request.job_id))
             events = [_failed(request, attempt, began, JobError("error", f"{type(problem).__name__}: {problem}"))]
         self._end(record, request, attempt, events)
 
     def _put_off(self, record: Record, request: JobRequested, problem: Exception) -> bool:
-        """Ask for a job once more, later; return False where it was put off often enough."""
+        """Ask for a job once more, later; return False where it was put off often enough.
+
+        One of the policy is never put off often enough: no other would be asked for in its place once there is room.
+        """
         worker, tries = self._settings.worker, tries_of(record) + 1
-        if tries > worker.max_put_off:
+        is_late = tries > worker.max_put_off
+        if is_late and request.requested_by != "policy":
             return False
-        delay_s = min(worker.put_off_s * 2 ** (tries - 1), MAX_PUT_OFF_S)
+        delay_s = LATE_PUT_OFF_S if is_late else min(worker.put_off_s * 2 ** (tries - 1), MAX_PUT_OFF_S)
         done = self._work.finish(record, [again(record, tries, int((time.time() + delay_s) * 1000))])
         if done:
-            log.warning("job %s of %s is put off by %g s: %s", shown(request.job_id), shown(request.model), delay_s, shown(problem))
+            log.warning(
+                "job %s of %s is put off by %g s: %s", one_line(request.job_id), one_line(request.model), delay_s, one_line(problem)
+            )
+        if done and is_late:
+            self._late.begin(request, tries, problem)
         return True
 
     def _attempt(self, record: Record, request: JobRequested, attempt: int, began: float) -> list[Event]:
@@ -234,7 +246,11 @@ class Worker:
             raise JobError("crashed", f"job must end within {self._settings.worker.max_attempts} attempts: each ended its worker")
         name = f"{socket.gethostname()}-{self._settings.worker.slot}"
         log.info(
-            "job %s of %s started, attempt %d: %s", shown(request.job_id), shown(request.model), attempt, shown(request.recipe)
+            "job %s of %s started, attempt %d: %s",
+            one_line(request.job_id),
+            one_line(request.model),
+            attempt,
+            one_line(request.recipe),
         )
         self._tell(JobStarted(model=request.model, job_id=request.job_id, recipe=request.recipe, attempt=attempt, worker=name))
         return JobRun(
@@ -255,14 +271,15 @@ class Worker:
         except SlotTaken:
             raise
         except Conflict as problem:
-            log.error("job %s could not tell its outcome: %s", shown(request.job_id), shown(problem))
+            log.error("job %s could not tell its outcome: %s", one_line(request.job_id), one_line(problem))
             events = [_failed(request, attempt, time.monotonic(), JobError("error", str(problem)))]
             done = self._work.finish(record, outgoings(self._settings, self._transport, events))
         if not done:
-            log.info("job %s was ended by another worker", shown(request.job_id))
+            log.info("job %s was ended by another worker", one_line(request.job_id))
             return
         self._view.queue.end(request.model, request.job_id)
-        log.info("job %s of %s %s", shown(request.job_id), shown(request.model), shown(_said(events[-1]), 1_000))
+        self._late.end(request.job_id, was_late=tries_of(record) > self._settings.worker.max_put_off)
+        log.info("job %s of %s %s", one_line(request.job_id), one_line(request.model), one_line(_said(events[-1]), 1_000))
 
     def _is_cancelled(self, job_id: str) -> bool:
         self._view.refresh()

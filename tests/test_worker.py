@@ -322,7 +322,9 @@ def test_a_job_that_finds_no_room_is_put_off_and_done_once_there_is_some(
     assert len([event for event in read(settings, transport, "models") if isinstance(event, ModelPromoted)]) == 2
 
 
-def test_a_store_that_stays_away_ends_the_job_with_its_reason(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_stays_away_ends_the_job_of_a_user_with_its_reason(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     transport = MemoryTransport()
     serve_a_champion(settings, transport)
     turn_the_concept(settings, transport, rows=200)
@@ -334,7 +336,7 @@ def test_a_store_that_stays_away_ends_the_job_with_its_reason(settings: Settings
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(store, "read_bounded", away)
-    send(settings, transport, "jobs", request(settings))
+    send(settings, transport, "jobs", by_user(settings, "j1"))
     worker = Worker(settings, transport)
     while not told(settings, transport):
         worker.step(0.01)
