@@ -188,7 +188,9 @@ class WorkerConfig(Section):
     )
     max_rows: int = Field(50_000, ge=100)
     max_row_bytes: int = Field(
-        256 * 1024 * 1024, ge=1024 * 1024, description="of a job's rows and labels in the worker's memory; the oldest give way"
+        256 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="of a job's rows and labels in the worker's own memory, where they take twice this at most; the oldest give way",
     )
     session_timeout_s: float = Field(15.0, ge=1)
 

@@ -204,6 +204,29 @@ def test_labels_of_unknown_ids_take_no_more_memory_than_their_share() -> None:
     assert peak < 8 * 1024 * 1024
 
 
+@pytest.mark.parametrize("bound_bytes", [1024 * 1024, 4 * 1024 * 1024])
+def test_the_memory_for_rows_and_labels_is_at_most_twice_the_bound(bound_bytes: int) -> None:
+    """Both kinds of rows and the labels fill their shares, and what was read first gave way, so that rows are put in order last."""
+    log, width = Log(), 400
+    wide = Signature(task="classification", features=tuple(f"f{n}" for n in range(width)), classes=("no", "yes"))
+    packed, names = pack_features([0.5] * width), "\n".join(wide.features)
+    new, old = (bound_bytes // share // (4 * width + 24) for share in (2, 4))
+    labelled = [*range(3_000 - old - 30, 3_000), *range(6_000 - new - 30, 6_000)]
+    for number in range(6_000):
+        log.raw("predictions", encode_msgpack(PackedPrediction("m", 1, f"p{number}", 1_700_000_000.0, "no", packed, names)))
+    for number in range(30_000):
+        log.raw("labels", encode_json(LabelArrived(model="m", prediction_id=f"unknown-{number:040d}", label="yes")))
+    for number in labelled:
+        log.label(number)
+    tracemalloc.start()
+    found = read_rows(log.transport, bounded(bound_bytes), asked(span(3_000, reference=0)), wide)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.old_rows is not None
+    assert (len(found.rows), len(found.old_rows)) == (new, old)
+    assert bound_bytes // 2 < peak < 2 * bound_bytes
+
+
 def test_too_many_features_for_the_bound_end_the_job_with_the_setting_to_raise() -> None:
     wide = Signature(task="regression", features=tuple(f"f{n}" for n in range(3_000)))
     with pytest.raises(JobError, match=r"worker\.max_row_bytes"):
