@@ -16,6 +16,8 @@ MAX_LEARNED_CLASSES = 500
 MAX_LABEL_CLASSES = 1_000
 MAX_FOREIGN_CLASSES = 100
 MAX_WHOLE = 2**53
+MAX_TAKEN = 64
+FIELDS = 16  # of a model's state
 Kind = Literal["number", "text", "truth"]
 
 
@@ -28,7 +30,8 @@ class Model:
     that the join buffer keeps for it (texts are numbered in order of appearance, other values are themselves); `lookup`: the part of it
     that may be predicted. `born`: the order of its first record. `named`: the versions that the models topic named, the newest last.
     `is_free`: a slot whose model is gone.
-    `learned`: how many outputs, and how many labels, became known without a registration.
+    `learned`: how many outputs, and how many labels, became known without a registration. `taken`: the versions whose registration
+    counted, ascending, at most MAX_TAKEN.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Model:
     size: Size = NOTHING
     is_free: bool = False
     learned: list[int] = field(default_factory=lambda: [0, 0])
+    taken: list[int] = field(default_factory=list)
 
     @property
     def most_classes(self) -> int:
@@ -91,6 +95,15 @@ class Model:
         self.by_stored = {}
         self.dirty = True
         return at
+
+    def may_take(self, version: int) -> bool:
+        """Return whether the registration of a version counts: not one that was taken before, nor one too old to tell."""
+        return version not in self.taken and (len(self.taken) < MAX_TAKEN or version > self.taken[0])
+
+    def take(self, version: int) -> None:
+        """Note that the registration of a version counted."""
+        self.taken = sorted((*self.taken, version))[-MAX_TAKEN:]
+        self.dirty = True
 
     def store(self, value: Scalar) -> float:
         """Return the number that the join buffer keeps for an output, a new one where a text is new."""
@@ -134,17 +147,22 @@ def encode_model(model: Model) -> bytes:
             *(model.name, model.task, model.kind, model.registered, names, model.reserved, model.classes),
             *(places, others, model.generation, model.first_row, model.counts, model.born, model.named),
             model.learned,
+            model.taken,
         )
     )
 
 
 def decode_model(data: bytes) -> Model:
     """Return the model of these bytes; raises msgspec.DecodeError."""
-    *first, places, others, generation, first_row, counts, born, named, learned = msgspec.msgpack.decode(data)
+    said = msgspec.msgpack.decode(data)
+    # An earlier driftloop did not say which registrations it took.
+    *first, places, others, generation, first_row, counts, born, named, learned, taken = (
+        said if len(said) == FIELDS else (*said, [])
+    )
     name, task, kind, registered, names, reserved, classes = first
     model = Model(name, task, kind, registered, None if names is None else layout(tuple(names[0]), tuple(names[1])), reserved)
     model.classes, model.generation, model.first_row, model.born, model.named = classes, generation, first_row, born, named
-    model.learned = learned
+    model.learned, model.taken = learned, taken
     model.index = {value: at for at, value in enumerate(classes) if value is not FREE}
     rest = iter(others)
     for at in places:

@@ -129,7 +129,7 @@ class Monitor:
                 if gone:
                     counts["models_evicted"] += gone
             if order in registrations:
-                self._register(models, registrations[order])
+                self._register(models, registrations[order], counts)
         self._disputes.expire(self.now_ms)
         self.buffer.age(self.now_ms - self._disputes.rules.window_ms, self._disputes.rules.max_rows)
         return self._effects(events, counts)
@@ -175,11 +175,14 @@ class Monitor:
         ends = np.cumsum([len(source) for source in sources.values()])
         return dict(zip(sources, np.split(places, ends[:-1]), strict=True))
 
-    def _register(self, models: Piece, at: int) -> None:
-        """Take a model event."""
+    def _register(self, models: Piece, at: int, counts: Counter[str]) -> None:
+        """Take a model event; the registration of a version that was taken before must not set the classes back, and is counted."""
         event = self._inspector.model_event(models, at)
         known = None if event is None else self.table.slots.get(event.model)
         if isinstance(event, ModelRegistered):
+            if known is not None and not self.table.models[known].may_take(event.version):
+                counts["registrations_repeated"] += 1
+                return
             new = size_of_signature(event.signature)
             more = new if known is None else new.less(self.table.models[known].size)
             if not self._evictions.make_room(more, int(models.time_ms[at]), -1 if known is None else known):
@@ -187,6 +190,7 @@ class Monitor:
                 return
             known = self.table.slot(event.model, int(models.order[at]))
             self.table.register(event.signature, known, self.buffer.head)
+            self.table.models[known].take(event.version)
             self.watch.roster.renew(known)
             self._intake.know(event.model)
         if known is not None and isinstance(event, ModelRegistered | ModelPromoted | ModelRolledBack):

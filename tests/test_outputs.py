@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from driftloop.detectors.columns import JoinedRows
 from driftloop.detectors.metric_sums import MOST_CLASSES
-from driftloop.detectors.model import MAX_FOREIGN_CLASSES
+from driftloop.detectors.model import MAX_FOREIGN_CLASSES, MAX_TAKEN
 from driftloop.detectors.monitor import Monitor
 from driftloop.detectors.scorekeeper import Scorekeeper
 from driftloop.schemas.config import MonitorConfig
@@ -19,9 +19,11 @@ from driftloop.schemas.records import Record
 from driftloop.tests.monitor_logs import START_MS, merged, play, record, small, told
 
 
-def registered(at: int, classes: list[Any], model: str = "m", offset: int = 0) -> Record:
+def registered(at: int, classes: list[Any], model: str = "m", offset: int = 0, version: int | None = None) -> Record:
     signature = {"task": "classification" if classes else "regression", "features": ["a"], "classes": classes}
-    value = {"type": "model_registered", "model": model, "version": 1, "digest": "d", "uri": "u", "size_bytes": 1}
+    # Each is of a version of its own.
+    number = offset + 1 if version is None else version
+    value = {"type": "model_registered", "model": model, "version": number, "digest": "d", "uri": "u", "size_bytes": 1}
     return record("models", offset, START_MS + at, model.encode(), value | {"signature": signature})
 
 
@@ -131,7 +133,8 @@ def rival_logs(draw: st.DrawFn) -> list[Record]:
         if kind == "model":
             signature: dict[str, Any] = {"features": ["a"], "classes": CLASSES[choice % len(CLASSES)]}
             signature["task"] = "classification" if signature["classes"] else "regression"
-            value = {"type": "model_registered", "version": 1, "digest": "d", "uri": "u", "size_bytes": 1, "signature": signature}
+            value = {"type": "model_registered", "version": offsets[topic] + 1, "digest": "d", "uri": "u", "size_bytes": 1}
+            value["signature"] = signature
         elif kind == "prediction":
             value = {"version": 1 + ident % 2, "output": VALUES[choice], "features": {"a": 0.5}, "scores": scores[ident % 5]}
         else:
@@ -175,3 +178,39 @@ def test_a_label_that_is_no_class_does_not_make_it_an_output_of_the_signature(si
     monitor = Monitor(MonitorConfig(), "driftloop.", 0)
     letters = play(monitor, merged(log), size).dead_letters
     assert [letter.message for letter in letters] == ["output must be a class of the signature, got 2.5"]
+
+
+def classes_of(monitor: Monitor) -> list[Any]:
+    (model,) = monitor.table.models
+    return model.classes[: model.reserved]
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_registration_that_is_read_again_does_not_set_the_classes_back(restored: bool) -> None:
+    log = [registered(0, ["a", "b"], offset=0), registered(1, ["a", "b", "c"], offset=1), registered(2, ["x", "y"], offset=2)]
+    again = [registered(3 + at, ["a", "b"], offset=3 + at, version=version) for at, version in enumerate((1, 3, 2))]
+    monitor = Monitor(small(), "d.", 0)
+    play(monitor, log, 1)
+    if restored:
+        monitor = Monitor.from_snapshot(small(), "d.", 0, monitor.snapshot())
+    effects = play(monitor, again, 10)
+    assert classes_of(monitor) == ["x", "y"]
+    assert effects.counters["registrations_repeated"] == 3
+    assert effects.dead_letters == []
+    play(monitor, [registered(9, ["a", "z"], offset=9, version=4)], 1)
+    assert classes_of(monitor) == ["a", "z"], "a version that is new counts"
+
+
+def test_a_version_beyond_all_others_does_not_keep_the_next_ones_out() -> None:
+    monitor = Monitor(small(), "d.", 0)
+    play(monitor, [registered(0, ["a", "b"], version=2**31 - 1), registered(1, ["c", "d"], offset=1, version=5)], 1)
+    assert classes_of(monitor) == ["c", "d"]
+
+
+def test_only_so_many_registrations_are_remembered_and_none_older_counts() -> None:
+    monitor = Monitor(small(), "d.", 0)
+    play(monitor, [registered(at, ["a", f"b{at}"], offset=at) for at in range(MAX_TAKEN + 10)], 10)
+    newest = classes_of(monitor)
+    assert len(monitor.table.models[0].taken) == MAX_TAKEN
+    play(monitor, [registered(500 + at, ["x", "y"], offset=500 + at, version=at + 1) for at in range(MAX_TAKEN + 10)], 10)
+    assert classes_of(monitor) == newest
