@@ -146,6 +146,58 @@ def test_the_standard_library_is_not_hidden_at_the_root(arguments: list[str]) ->
     assert done.returncode == 0, done.stderr
 
 
+def modules_of(path: Path) -> set[Path]:
+    """Return the files of ours that a file imports by name, function bodies included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            inside, base = node.module.split(".") if node.module else [], ROOT
+            if node.level:
+                base = path.parents[node.level - 1]
+            elif inside.pop(0) != "driftloop":
+                continue
+            # What is imported from a place is a file there, or a name in the file of that place.
+            places = [inside, *([*inside, alias.name] for alias in node.names)]
+            found |= {base.joinpath(*place).with_suffix(".py") for place in places if place}
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            found |= {ROOT.joinpath(*name[1:]).with_suffix(".py") for name in names if name[0] == "driftloop" and name[1:]}
+    return {one for one in found if one.is_file()}
+
+
+def reached(path: Path) -> set[Path]:
+    """Return the files of ours that come in with a file."""
+    found, left = set(), [path]
+    while left:
+        new = modules_of(left.pop()) - found
+        found |= new
+        left += new
+    return found
+
+
+def named_elsewhere() -> dict[str, list[str]]:
+    """Return by file name the tests that ARCHITECTURE.md says it is tested in."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    section = text.partition("\n## Tests of files without one of their name\n")[2].partition("\n## ")[0]
+    found: dict[str, list[str]] = {}
+    for entry in re.findall(r"^- `([\w/]+\.py)`: ((?:.|\n  )*)", section, re.MULTILINE):
+        for name in re.findall(r"`(\w+\.py)`", entry[1]):
+            found.setdefault(name, []).append(entry[0])
+    return found
+
+
+def test_every_file_has_a_test_of_its_name_or_the_document_says_which() -> None:
+    own = {path.name.removeprefix("test_") for folder in ("tests", "tests/kafka") for path in (ROOT / folder).glob("test_*.py")}
+    files = {path.name: path for room in (".", *ROOMS) for path in (ROOT / room).glob("*.py") if path.name != "__init__.py"}
+    said = named_elsewhere()
+    assert sorted(said) == sorted(set(files) - own), "the section in ARCHITECTURE.md names the files without a test of their name"
+    for name, tests in said.items():
+        for test in tests:
+            path = ROOT / "tests" / test
+            run = '"-m", "driftloop"' if name == "__main__.py" else f"driftloop.{files[name].parent.name}.{files[name].stem}"
+            assert files[name] in reached(path) or run in path.read_text("utf-8"), f"{test} neither imports nor runs {name}"
+
+
 def test_import_is_lean() -> None:
     heavy = "{'torch', 'faust', 'river', 'onnx', 'matplotlib', 'scipy'}"
     code = f"import driftloop, sys; bad = {heavy} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
