@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from multiprocessing import util as _multiprocessing_util  # noqa: F401 - makes the first of FAMILIES known
 from types import FrameType
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 FAMILIES = ("multiprocessing", "billiard", "multiprocess")
 """Packages that start workers as multiprocessing does: itself, that of Celery, that of pathos."""
 AFTER_ALL_OTHERS = -1_000
+SEND_AGAIN_S = 0.05
 
 log = logging.getLogger("driftloop.client")
 
@@ -47,6 +49,8 @@ class _Marker:
 _live: weakref.WeakSet[Leaving] = weakref.WeakSet()
 _marker = _Marker()
 _hooked: set[str] = set()
+_ending = threading.Event()
+_wakeups: list[int] = []
 
 
 def attend(client: Leaving) -> None:
@@ -112,6 +116,7 @@ def _begin_work(marker: _Marker) -> None:
         finalize(None, _end_work, exitpriority=AFTER_ALL_OTHERS)
     if any(client.flush_on_sigterm is not False for client in _live):
         _catch_sigterm()
+        _wake_at_signals()
 
 
 def _end_work() -> None:
@@ -145,6 +150,54 @@ def _catch_sigterm() -> None:
         log.log(level, "flush_on_sigterm needs a client made in the main thread: SIGTERM ends this process without a flush")
 
 
+def _wake_at_signals() -> None:
+    """Have a thread see to it that the SIGTERM which a pool sends, once, is not slept through.
+
+    It may come between Python's last look for signals and the wait for a lock: the wait goes on then, and the pool waits for its worker
+    for ever. A thread reads what the system writes at each signal, and sends it again until the handler runs.
+    """
+    if _wakeups or signal.getsignal(signal.SIGTERM) is not _on_sigterm:
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    if _take_wakeups(writing):
+        _wakeups.append(writing)
+        threading.Thread(target=_send_again, args=(reading,), name="driftloop-signals", daemon=True).start()
+    else:
+        os.close(reading)
+        os.close(writing)
+
+
+def _take_wakeups(writing: int) -> bool:
+    """Return whether what the system writes at each signal goes to `writing` now: not where it is another's already."""
+    try:
+        before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        if before != -1:
+            signal.set_wakeup_fd(before)
+    except ValueError:
+        # Not in the main thread.
+        return False
+    return before == -1
+
+
+def _send_again(reading: int) -> None:
+    while signal.SIGTERM not in os.read(reading, 64):
+        pass
+    main = threading.main_thread().ident
+    while main is not None and not _ending.is_set() and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        signal.pthread_kill(main, signal.SIGTERM)
+        time.sleep(SEND_AGAIN_S)
+
+
+def _forked() -> None:
+    if _wakeups:
+        # The child's signals must not reach the parent's thread.
+        with suppress(ValueError):
+            signal.set_wakeup_fd(-1)
+        _wakeups.clear()
+    _hook_families()
+
+
 def _takes_default(number: int) -> bool:
     # Python does not know the handlers of other languages (a JVM in the process, faulthandler); those of the system are asked too.
     system = ctypes.pythonapi.PyOS_getsig
@@ -153,6 +206,9 @@ def _takes_default(number: int) -> bool:
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    if _ending.is_set():
+        return
+    _ending.set()
     try:
         leave_all()
     finally:
@@ -162,4 +218,4 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 
 atexit.register(close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_hook_families)
+    os.register_at_fork(after_in_child=_forked)

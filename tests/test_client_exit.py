@@ -255,3 +255,30 @@ def request(path: str, target: str) -> None:
         except (FileNotFoundError, ConnectionRefusedError):
             assert time.monotonic() < deadline, "server must listen, got none"
             time.sleep(0.05)
+
+
+ASLEEP = """
+import multiprocessing, signal, sys, threading, time, driftloop
+client = driftloop.Client("127.0.0.1:9", config=driftloop.ClientConfig(exit_flush_s=0.1))
+context = multiprocessing.get_context(sys.argv[1])
+def asleep(ready, never):
+    # A signal that another thread takes interrupts no wait of the main one: as if it had come just before it.
+    def send():
+        ready.set()
+        time.sleep(0.2)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        time.sleep(600)
+    threading.Thread(target=send, daemon=True).start()
+    never.acquire()
+if __name__ == "__main__":
+    ready, never = context.Event(), context.Semaphore(0)
+    process = context.Process(target=asleep, args=(ready, never))
+    process.start(), ready.wait(), process.join()
+    print(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_worker_does_not_sleep_through_the_signal_that_ends_it(method: str, tmp_path: Path) -> None:
+    done = run_file(ASLEEP, tmp_path, dict(os.environ), method)
+    assert done.stdout == "-15\n", done.stderr
