@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 MVN ?= mvn
 # Threads that contend for the same cores made training 20 times slower.
 TWO_AT_A_TIME := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Tests and demo start dozens of processes that import torch: byte code is made once, whatever the environment says (5 s of CPU, not 13).
+export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast check fix bench prerequisites clean
 
