@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -146,6 +147,7 @@ def test_the_standard_library_is_not_hidden_at_the_root(arguments: list[str]) ->
     assert done.returncode == 0, done.stderr
 
 
+@cache
 def modules_of(path: Path) -> set[Path]:
     """Return the files of ours that a file imports by name, function bodies included."""
     found = set()
