@@ -35,8 +35,7 @@ def submit(  # noqa: PLR0913 - one argument an option
     Example: driftloop jobs submit fraud --recipe repair --wait
     """
     from .schemas.events import JobRequested
-    from .schemas.recipe_reading import definition_of
-    from .schemas.recipes import BUILT_IN
+    from .schemas.recipe_reading import definition_sent
     from .streams.outgoing import publish
     from .streams.recipe_file import chosen_recipe
 
@@ -44,8 +43,7 @@ def submit(  # noqa: PLR0913 - one argument an option
     asked = chosen_recipe(state.settings, recipe)
     settings, transport = state.settings, state.transport()
     chosen = f"user-{uuid.uuid4().hex[:12]}" if job_id is None else job_id
-    definition = None if asked == BUILT_IN.get(asked.name) else definition_of(asked)
-    event = JobRequested(model=model, job_id=chosen, recipe=asked.name, requested_by="user", definition=definition)
+    event = JobRequested(model=model, job_id=chosen, recipe=asked.name, requested_by="user", definition=definition_sent(asked))
     _check(state, event)
     transport.end_offsets(settings.topic("jobs"))
     publish(settings, transport, event)

@@ -31,8 +31,8 @@ from .schemas.config import (
     WorkerConfig,
 )
 from .schemas.errors import RecipeInvalid, SettingsInvalid
-from .schemas.recipe_reading import definition_of, recipe_named, recipe_of
-from .schemas.recipes import BUILT_IN, Recipe
+from .schemas.recipe_reading import definition_sent, recipe_named, recipe_of
+from .schemas.recipes import Recipe
 from .schemas.redaction import is_secret, secrets_of, shown_property, without
 
 PREFIX = "DRIFTLOOP_"
@@ -105,9 +105,8 @@ class Settings(Section):
         return recipe_named(name, self.recipes)
 
     def definition(self, name: str) -> dict[str, Any] | None:
-        """Return what a request for a recipe must carry: the whole of it, None where every worker knows it by its name."""
-        recipe = self.recipe(name)
-        return None if recipe == BUILT_IN.get(name) else definition_of(recipe)
+        """Return what a request for the recipe of a name must carry; raises RecipeInvalid."""
+        return definition_sent(self.recipe(name))
 
     @property
     def bootstrap_servers(self) -> str:

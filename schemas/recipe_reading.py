@@ -75,6 +75,11 @@ def definition_of(recipe: Recipe) -> dict[str, Any]:
     return plain
 
 
+def definition_sent(recipe: Recipe) -> dict[str, Any] | None:
+    """Return what a request for a recipe must carry: the whole of it, None where every worker knows it by its name."""
+    return None if recipe == BUILT_IN.get(recipe.name) else definition_of(recipe)
+
+
 def check_options(options: Mapping[str, Scalar]) -> None:
     """Raise RecipeInvalid for an option that no job has."""
     problems = [f"option must be one of {', '.join(OPTIONS)}, got {_shown(name)}" for name in options if name not in OPTIONS]
