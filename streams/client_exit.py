@@ -49,7 +49,8 @@ class _Marker:
 _live: weakref.WeakSet[Leaving] = weakref.WeakSet()
 _marker = _Marker()
 _hooked: set[str] = set()
-_ending = threading.Event()
+# The process that is ending; a child that it forks meanwhile has the copy, and is not.
+_ending: set[int] = set()
 _wakeups: list[int] = []
 
 
@@ -184,7 +185,7 @@ def _send_again(reading: int) -> None:
     while signal.SIGTERM not in os.read(reading, 64):
         pass
     main = threading.main_thread().ident
-    while main is not None and not _ending.is_set() and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+    while main is not None and os.getpid() not in _ending and signal.getsignal(signal.SIGTERM) is _on_sigterm:
         signal.pthread_kill(main, signal.SIGTERM)
         time.sleep(SEND_AGAIN_S)
 
@@ -206,9 +207,9 @@ def _takes_default(number: int) -> bool:
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    if _ending.is_set():
+    if os.getpid() in _ending:
         return
-    _ending.set()
+    _ending.add(os.getpid())
     try:
         leave_all()
     finally:

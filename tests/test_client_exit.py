@@ -282,3 +282,27 @@ if __name__ == "__main__":
 def test_a_worker_does_not_sleep_through_the_signal_that_ends_it(method: str, tmp_path: Path) -> None:
     done = run_file(ASLEEP, tmp_path, dict(os.environ), method)
     assert done.stdout == "-15\n", done.stderr
+
+
+ENDING = """
+import os, signal, time, driftloop
+client, program = driftloop.Client("127.0.0.1:9"), os.getpid()
+def leave(timeout_s):
+    # Another thread of the program would fork here, while the handler sends what waits.
+    if os.getpid() != program: return
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child: os.write(writing, b"up")
+    while not child: time.sleep(1)
+    os.read(reading, 2)  # Python forgets the signals that come before a child is up
+    os.kill(child, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+client.leave = leave
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(600)
+"""
+
+
+def test_a_child_forked_while_its_parent_ends_can_be_ended(tmp_path: Path) -> None:
+    done = run_file(ENDING, tmp_path, dict(os.environ))
+    assert (done.returncode, done.stdout) == (-15, "-15\n"), done.stderr
