@@ -14,19 +14,14 @@ from driftloop.streams.control_loop import ControlLoop
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.worker import Worker
 from driftloop.tests.made_drift import drift_opened
-from driftloop.tests.worker_world import read, request, send, serve_a_champion, turn_the_concept
+from driftloop.tests.worker_world import quick_repair, read, request, send, serve_a_champion, turn_the_concept
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
         store=StoreConfig(url=str(tmp_path / "store")),
-        recipes={
-            "repair": {
-                "arms": {"scratch": [{"type": "reset"}, {"type": "finetune", "epochs": 8}]},
-                "gate": {"max_latency_ratio": 100.0},
-            }
-        },
+        recipes=quick_repair("scratch"),
         worker=WorkerConfig(heartbeat_s=0.1, put_off_s=0.01, max_put_off=2),
     )
 

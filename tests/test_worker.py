@@ -33,22 +33,14 @@ from driftloop.streams.registry import read_registry
 from driftloop.streams.this_cpu import this_cpu
 from driftloop.streams.transport import Outgoing
 from driftloop.streams.worker import Worker
-from driftloop.tests.worker_world import read, request, send, serve_a_champion, turn_the_concept
+from driftloop.tests.worker_world import quick_repair, read, request, send, serve_a_champion, turn_the_concept
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
         store=StoreConfig(url=str(tmp_path / "store")),
-        recipes={
-            "repair": {
-                "arms": {
-                    "finetune": [{"type": "finetune", "epochs": 8}],
-                    "scratch": [{"type": "reset"}, {"type": "finetune", "epochs": 8}],
-                },
-                "gate": {"max_latency_ratio": 100.0},
-            }
-        },
+        recipes=quick_repair("finetune", "scratch"),
         worker=WorkerConfig(heartbeat_s=0.1, job_timeout_s=300.0),
     )
 

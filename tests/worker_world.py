@@ -1,6 +1,7 @@
 """A small world for worker tests: a champion that learnt one concept, and a log of rows that follow the opposite one."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,16 @@ from driftloop.streams.publishing import NewModel, promote, register
 from driftloop.streams.transport import Outgoing, Transport
 
 SIGNATURE = Signature(task="classification", features=("a", "b"), classes=("no", "yes"))
+
+QUICK_ARMS = {
+    "finetune": [{"type": "finetune", "epochs": 8}],
+    "scratch": [{"type": "reset"}, {"type": "finetune", "epochs": 8}],
+}
+
+
+def quick_repair(*arms: str) -> dict[str, Any]:
+    """Return recipes in which a repair trains these arms for a short while, and may be slow."""
+    return {"repair": {"arms": {name: QUICK_ARMS[name] for name in arms}, "gate": {"max_latency_ratio": 100.0}}}
 
 
 @cache
