@@ -15,6 +15,7 @@ from .client_settings import log
 
 # Looked up beforehand: a look-up that fails on its way would put its own error in the place of the one that is set.
 _OCCURRED = ctypes.pythonapi.PyErr_Occurred
+FATAL = "Fatal error: "  # as librdkafka logs it
 RAISED = (KafkaException, SystemError)  # what a fatal error comes out of poll and flush as
 
 
@@ -23,11 +24,14 @@ class FatalError:
 
     def __init__(self) -> None:
         self.said: str | None = None
+        self._logged = ""
 
     def log(self, level: int, message: str, *args: Any) -> None:
         """Hand on what the client logs."""
         self.take()
         log.log(level, message, *args)
+        # Told before the error itself is: what is left where that one is lost.
+        self._logged = self._logged or (message % args if args else message).partition(FATAL)[2]
 
     def take(self) -> None:
         """Take the error that is set while a callback runs, so that the callback can do its work."""
@@ -41,4 +45,4 @@ class FatalError:
         """Remember what an error that came out of poll or flush says, unless that is known."""
         if self.said is None:
             behind = problem if isinstance(problem, KafkaException) else problem.__cause__
-            self.said = str(behind.args[0].str()) if isinstance(behind, KafkaException) else str(problem)
+            self.said = str(behind.args[0].str()) if isinstance(behind, KafkaException) else self._logged or str(problem)

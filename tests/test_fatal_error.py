@@ -28,6 +28,14 @@ def test_it_says_what_the_client_said(problem: BaseException) -> None:
     assert fatal.said == SAID
 
 
+def test_it_says_what_was_logged_where_the_error_itself_is_lost() -> None:
+    fatal = FatalError()
+    fatal.log(50, "%s [%s] %s", "FATAL", "driftloop#producer-1", f"[thrd:main]: Fatal error: {SAID}")
+    fatal.log(30, "%s [%s] %s", "FAIL", "driftloop#producer-1", "Fatal error: of another day")
+    fatal.note(at_fault(None))
+    assert fatal.said == SAID
+
+
 def test_without_an_error_nothing_is_taken() -> None:
     fatal = FatalError()
     fatal.take()
