@@ -31,6 +31,7 @@ from .schemas.config import (
     WorkerConfig,
 )
 from .schemas.errors import RecipeInvalid, SettingsInvalid
+from .schemas.moved_settings import move
 from .schemas.recipe_reading import definition_sent, recipe_named, recipe_of
 from .schemas.recipes import Recipe
 from .schemas.redaction import is_secret, secrets_of, shown_property, without
@@ -153,6 +154,7 @@ def load_settings(file: str | Path | None = None, environment: Mapping[str, str]
     problems: list[str] = []
     tree = _read_file(file, variables, problems)
     _overlay(tree, variables, problems)
+    move(tree, problems)
     kafka = tree.get("kafka")
     if isinstance(kafka, dict):
         tree["kafka"] = {name: _plain(value) for name, value in _flatten(kafka).items()}
