@@ -163,9 +163,10 @@ class Plane:
         gc.enable()
         good = [event for event in effects.events if event.model in NAMES]
         told_s = start_s + time.process_time() - began_s
+        made.state_bytes += _bytes(self.monitor.take_new())
         if start_s - self._committed_s >= COMMIT_S:
             self._committed_s = start_s
-            made.state_bytes += sum(len(part or b"") for part in self.monitor.take_dirty().values())
+            made.state_bytes += _bytes(self.monitor.take_dirty())
         took_s = time.process_time() - began_s
         self._free_s = start_s + took_s
         made.total_s, made.slowest_s = made.total_s + took_s, max(made.slowest_s, took_s)
@@ -174,6 +175,10 @@ class Plane:
         for kind in (batch.predictions, batch.labels):
             mine = [offset for offset, key in zip(kind.offsets, kind.keys, strict=True) if key in OWN]
             made.delays_s += [told_s - offset / RATE for offset in mine if offset >= self._counted_from]
+
+
+def _bytes(parts: dict[str, bytes | None]) -> int:
+    return sum(len(part or b"") for part in parts.values())
 
 
 def _extend(batch: Batch, more: Batch) -> None:

@@ -169,10 +169,11 @@ class Inspector:
     def _admit(self, event: PredictionMade) -> None:
         """Refuse a new model that there is no room for."""
         size, room = size_of(len(event.features), len(event.scores or ())), self.table.room
-        problem = room.refusal(event.model, size)
-        if problem is not None:
+        setting = room.lacks(size)
+        if setting is not None:
             room.want(size)
-            raise problem
+            # Not by way of a name: a frame that holds the error it raised keeps the batch until garbage is collected.
+            raise room.over(setting, event.model)
 
 
 def no_nan(known: Layout, features: Any) -> bytes:

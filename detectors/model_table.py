@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import xxhash
@@ -303,7 +303,13 @@ class ModelTable:
         """Return the state of every model that changed since the last call, by slot; None where it is gone."""
         found: dict[int, bytes | None] = dict.fromkeys(slot for slot in self._gone if self.models[slot].is_free)
         self._gone.clear()
-        for slot, model in enumerate(self.models):
+        return found | self.take_some(range(len(self.models)))
+
+    def take_some(self, slots: Iterable[int]) -> dict[int, bytes]:
+        """Return the state of those of the models that changed, by slot."""
+        found = {}
+        for slot in slots:
+            model = self.models[slot]
             if model.dirty:
                 found[slot] = encode_model(model)
                 model.dirty = False

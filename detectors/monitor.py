@@ -36,6 +36,8 @@ from .watch import Watch
 # costs for each model, which weigh more.
 SPAN_RECORDS = 5_000
 SPAN_RECORDS_PER_MODEL = 50
+# So many models' first state at once: about 15 ms.
+NEW_MODELS = 256
 
 
 class Monitor:
@@ -79,6 +81,13 @@ class Monitor:
     def take_dirty(self) -> dict[str, bytes | None]:
         """Return the parts of the state that changed since the last call, each at most 900 kB; None deletes a part."""
         return self._parts.take_dirty()
+
+    def take_new(self) -> dict[str, bytes | None]:
+        """Return parts of the state of models that were never saved, few enough that no batch waits for them long.
+
+        Taken after each batch they leave the next `take_dirty` little to do: a flood of names would else make one commit take long.
+        """
+        return self._parts.take_new(NEW_MODELS)
 
     def snapshot(self) -> bytes:
         """Return the whole state as one."""

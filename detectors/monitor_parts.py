@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -71,6 +72,17 @@ class MonitorParts:
         if clock != self._clock:
             found["i/s"] = self._clock = clock
         found |= monitor.watch.take_dirty()
+        return self._sealed(found)
+
+    def take_new(self, most: int) -> dict[str, bytes | None]:
+        """Return the sealed parts of at most so many models that were never saved."""
+        slots = list(islice(self.monitor.watch.roster.unsaved, most))
+        if not slots:
+            return {}
+        found: dict[str, bytes | None] = {f"i/t/{slot}": data for slot, data in self.monitor.table.take_some(slots).items()}
+        return self._sealed(found | self.monitor.watch.take_new(slots))
+
+    def _sealed(self, found: dict[str, bytes | None]) -> dict[str, bytes | None]:
         return {name: None if data is None else self.seal.close(data) for name, data in found.items()}
 
     def whole(self) -> dict[str, bytes]:

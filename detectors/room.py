@@ -64,8 +64,10 @@ class Room:
     def refusal(self, model: str, size: Size) -> OverLimit | None:
         """Return why a model does not fit, or None where it does."""
         setting = self.lacks(size)
-        if setting is None:
-            return None
+        return None if setting is None else self.over(setting, model)
+
+    def over(self, setting: str, model: str) -> OverLimit:
+        """Return the refusal of a model for which a setting leaves no room."""
         limit = self.limits[SETTINGS.index(setting)]
         what = setting.removeprefix("max_").replace("_", " ")
         return OverLimit(setting, f"{what} of a partition must be at most {limit}, got {model!r} beyond them")

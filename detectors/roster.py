@@ -32,6 +32,7 @@ class Roster:
         self.free: list[int] = []
         self.gone: list[str] = []
         self.touched: set[int] = set()
+        self.unsaved: dict[int, None] = {}
         self.fresh_inputs: set[int] = set()
         self.input_banks: dict[int, Bank] = {}
         self._scratch = Scratch()
@@ -64,6 +65,7 @@ class Roster:
         known = self.models.get(slot)
         if known is None:
             known = self.models[slot] = Watched(slot, EpisodeBook(self.config), generation)
+            self.unsaved[slot] = None
         elif known.generation != generation:
             self._renew(known, generation)
         return known
@@ -77,6 +79,7 @@ class Roster:
             self.forget(watched, version)
         self._drop_inputs(watched)
         self.touched.discard(slot)
+        self.unsaved.pop(slot, None)
         self.fresh_inputs.discard(slot)
         self.gone += [f"m/{slot}", f"i/{slot}"]
 

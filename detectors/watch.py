@@ -8,7 +8,7 @@ left out of the metrics, and a fault says so; all other models go on as if nothi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,6 +96,10 @@ class Watch:
     def take_dirty(self) -> dict[str, bytes | None]:
         """Return the parts of the state that changed since the last call; None deletes a part."""
         return self._state.take_dirty(self._last_label)
+
+    def take_new(self, slots: Iterable[int]) -> dict[str, bytes | None]:
+        """Return the parts of models of `roster.unsaved`."""
+        return self._state.take_new(slots)
 
     def whole(self) -> dict[str, bytes]:
         """Return all parts of the state."""

@@ -6,7 +6,7 @@ Every part stands for itself, so that only what a batch touched is written again
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -34,26 +34,42 @@ class WatchState:
 
     def take_dirty(self, last_label: int) -> dict[str, bytes | None]:
         """Return the parts that changed since the last call."""
-        roster = self._roster
-        parts: dict[str, bytes | None] = {}
-        for gone in roster.gone:
-            self._put(parts, f"w/{gone}", b"")
-        roster.gone.clear()
-        for slot in sorted(roster.touched):
-            watched = roster.models[slot]
-            self._put(parts, f"w/m/{slot}", _encoder.encode(_model_state(watched)))
-            if slot in roster.fresh_inputs:
-                self._put(parts, f"w/i/{slot}", b"" if watched.inputs is None else _encoder.encode(sealed(watched.inputs)))
-            for number, version in watched.versions.items():
-                if version.dirty:
-                    self._put(parts, f"w/v/{slot}/{number}", _encoder.encode(self._version_state(version)))
-                    version.dirty = False
-        roster.touched.clear()
-        roster.fresh_inputs.clear()
+        parts = self._take_gone()
+        for slot in sorted(self._roster.touched):
+            self._take_model(parts, slot)
         if self._label_written != last_label:
             parts["w/labels"] = _encoder.encode(last_label)
             self._label_written = last_label
         return parts
+
+    def take_new(self, slots: Iterable[int]) -> dict[str, bytes | None]:
+        """Return the parts of models that were never saved, ahead of the next `take_dirty`."""
+        # What is gone goes first: a slot that is used again must not lose its new model to the deletion of the old one.
+        parts = self._take_gone()
+        for slot in slots:
+            self._take_model(parts, slot)
+        return parts
+
+    def _take_gone(self) -> dict[str, bytes | None]:
+        parts: dict[str, bytes | None] = {}
+        for gone in self._roster.gone:
+            self._put(parts, f"w/{gone}", b"")
+        self._roster.gone.clear()
+        return parts
+
+    def _take_model(self, parts: dict[str, bytes | None], slot: int) -> None:
+        roster = self._roster
+        watched = roster.models[slot]
+        self._put(parts, f"w/m/{slot}", _encoder.encode(_model_state(watched)))
+        if slot in roster.fresh_inputs:
+            self._put(parts, f"w/i/{slot}", b"" if watched.inputs is None else _encoder.encode(sealed(watched.inputs)))
+        for number, version in watched.versions.items():
+            if version.dirty:
+                self._put(parts, f"w/v/{slot}/{number}", _encoder.encode(self._version_state(version)))
+                version.dirty = False
+        roster.touched.discard(slot)
+        roster.fresh_inputs.discard(slot)
+        roster.unsaved.pop(slot, None)
 
     def whole(self, last_label: int) -> dict[str, bytes]:
         """Return all parts; what the next `take_dirty` gives is not changed by it."""

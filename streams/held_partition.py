@@ -26,10 +26,10 @@ Place = tuple[str, int]
 class HeldPartition:
     """One partition held. `offsets` are the next to process, `committed` those of checkpoint `seq`; they differ while `dirty`.
 
-    `old_parts` are parts of state given up, to be deleted with the next checkpoint. `is_marked`: the committed pointer says that a life
-    works from there on. `careful`: so many records are tried in a copy of the process before they are taken; `pieces` come before what
-    the merge lets go. `blamed`: records that the monitor is not given, by topic and offset, with the letters that become of them.
-    `lines` are for the log once what they tell of is committed.
+    `old_parts` are parts of state given up, to be deleted with the next checkpoint; `state_bytes` of that one are written ahead.
+    `is_marked`: the committed pointer says that a life works from there on. `careful`: so many records are tried in a copy of the process
+    before they are taken; `pieces` come before what the merge lets go. `blamed`: records that the monitor is not given, by topic and
+    offset, with the letters that become of them. `lines` are for the log once what they tell of is committed.
     """
 
     partition: int
@@ -44,6 +44,7 @@ class HeldPartition:
     is_marked: bool = False
     careful: int = 0
     old_parts: tuple[str, ...] = ()
+    state_bytes: int = 0
     pieces: deque[Batch] = field(default_factory=deque)
     blamed: dict[Place, DeadLetter] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
@@ -58,6 +59,7 @@ class HeldPartition:
         self.committed = dict(self.offsets)
         self.ends = dict.fromkeys(DATA_PLANE_INPUTS)
         self.dirty = False
+        self.state_bytes = 0
         self.pieces.clear()
         self.blamed.clear()
         self.lines.clear()

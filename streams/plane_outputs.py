@@ -54,12 +54,20 @@ class PlaneOutputs:
         for name in held.old_parts:
             yield Outgoing(topic, part_key(name), None, partition=held.partition)
         held.old_parts = ()
-        for name, data in held.monitor.take_dirty().items():
+        yield from self._of_parts(held, held.monitor.take_dirty())
+        manifest = msgspec.json.encode(held.ledger.manifest(held.seq + 1, held.offsets))
+        yield Outgoing(topic, MANIFEST_KEY, manifest, partition=held.partition)
+
+    def of_new(self, held: HeldPartition) -> Iterator[Outgoing]:
+        """Yield records of the next checkpoint ahead of it: of models that are new."""
+        return self._of_parts(held, held.monitor.take_new())
+
+    def _of_parts(self, held: HeldPartition, parts: Mapping[str, bytes | None]) -> Iterator[Outgoing]:
+        topic = self._settings.topic("state")
+        for name, data in parts.items():
             for piece, body in chunked(name, data, self._limit(topic), held.ledger.hashes):
                 held.ledger.note(piece, body)
                 yield Outgoing(topic, part_key(piece), body, partition=held.partition)
-        manifest = msgspec.json.encode(held.ledger.manifest(held.seq + 1, held.offsets))
-        yield Outgoing(topic, MANIFEST_KEY, manifest, partition=held.partition)
 
     def tighten(self, topic: str) -> bool:
         """Make what goes to a topic smaller by half after it refused a record as too large; return False where nothing is left to cut."""

@@ -8,7 +8,7 @@ and all. A batch that fails there is halved, down to the record, which becomes a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ..detectors.effects import Effects
@@ -23,6 +23,7 @@ from .held_partition import HeldPartition, letter_of, sampled_bytes
 from .placement import Placement
 from .plane_outputs import PlaneOutputs
 from .plane_producer import PlaneProducer
+from .transport import Outgoing
 from .trial import TIMEOUT_S, fault_of
 
 
@@ -72,10 +73,14 @@ class PlaneWork:
 
     def save(self, held: HeldPartition) -> int:
         """Write the partition's state and manifest into the open transaction; return how many bytes."""
-        records = self._guarded(held, lambda: list(self._outputs.of_state(held)))
-        for record in records:
+        self._save(held, self._outputs.of_state)
+        state_bytes, held.state_bytes = held.state_bytes, 0
+        return state_bytes
+
+    def _save(self, held: HeldPartition, state: Callable[[HeldPartition], Iterator[Outgoing]]) -> None:
+        for record in self._guarded(held, lambda: list(state(held))):
             self._producer.produce(record.topic, held.partition, record.key, record.value)
-        return sum(len(record.value or b"") for record in records)
+            held.state_bytes += len(record.value or b"")
 
     def _take(self, held: HeldPartition, batch: Batch) -> Done:
         self._producer.begin()
@@ -85,6 +90,7 @@ class PlaneWork:
         records, has_drift = self._guarded(held, lambda: self._outputs.of_effects(held, effects))
         for record in records:
             self._producer.produce(record.topic, held.partition, record.key, record.value, record.headers)
+        self._save(held, self._outputs.of_new)
         held.lines += [*effects.notices, *drift_lines(effects.events)]
         held.passed(batch)
         self._placement.note(batch, held.partition)

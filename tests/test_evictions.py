@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
 
+from driftloop.detectors import monitor as monitor_module
 from driftloop.detectors.monitor import Monitor
+from driftloop.detectors.snapshot import unpack_parts
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.records import Record
 from driftloop.tests.monitor_logs import START_MS, merged, play, record, small
 
+MODELS = "w/m/", "w/v/", "w/i/", "i/t/"
 FEW = {"max_models": 4, "model_idle_s": 3600.0, "warm_up_rows": 50}
 
 
@@ -102,13 +107,15 @@ def test_features_and_scores_of_all_models_are_bounded(setting: str) -> None:
     assert all(mine <= limit for mine, limit in zip(taken, monitor.table.room.limits, strict=True))
 
 
-def test_the_parts_of_a_model_that_gave_way_go_and_its_labels_join_no_other() -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_the_parts_of_a_model_that_gave_way_go_and_its_labels_join_no_other(ahead: bool) -> None:
     config = small(**FEW | {"max_models": 1})
     monitor, parts = Monitor(config, "driftloop.", 0), {}
     log = [prediction(0, "old", 0), prediction(1, "new", 0.1), prediction(2, "new", 1.2)]
     for one in log:
         play(monitor, [one], 1)
-        for name, data in monitor.take_dirty().items():
+        found = monitor.take_new() if ahead else {}
+        for name, data in (found | monitor.take_dirty()).items():
             parts[name] = data
             if data is None:
                 del parts[name]
@@ -118,6 +125,31 @@ def test_the_parts_of_a_model_that_gave_way_go_and_its_labels_join_no_other() ->
     effects = play(monitor, [label(0, 0, "old", 1.3), label(1, 2, "new", 1.3)], 1)
     assert effects.counters["joined"] == 1
     assert monitor.watch.roster.models[0].versions[1].labelled == 1
+
+
+@pytest.mark.parametrize("most", [1, 3, 1_000])
+def test_new_models_are_saved_ahead_of_the_commit_a_few_at_a_time(most: int) -> None:
+    monitor, parts = Monitor(small(), "driftloop.", 0), {}
+    play(monitor, [prediction(at, f"m{at}", at / 1000) for at in range(10)], 4)
+    with patch.object(monitor_module, "NEW_MODELS", most):
+        while found := monitor.take_new():
+            assert sum(name.startswith("w/m/") for name in found) == min(most, 10 - sum(name.startswith("w/m/") for name in parts))
+            parts |= found
+    left = monitor.take_dirty()
+    assert not any(name.startswith(MODELS) for name in left)
+    assert parts == {name: data for name, data in unpack_parts(monitor.snapshot()).items() if name.startswith(MODELS)}
+
+
+def test_a_refused_record_leaves_nothing_behind_for_the_garbage_collector() -> None:
+    monitor = Monitor(small(**FEW), "driftloop.", 0)
+    play(monitor, [prediction(at, f"m{at}", at / 1000) for at in range(10)], 5)
+    gc.collect()
+    gc.disable()
+    try:
+        play(monitor, [prediction(at, f"m{at}", at / 1000) for at in range(10, 40)], 5)
+        assert gc.collect() < 30
+    finally:
+        gc.enable()
 
 
 def test_a_feature_with_a_name_beyond_the_bound_is_refused() -> None:

@@ -9,10 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from driftloop.detectors import monitor as monitor_module
+from driftloop.detectors.effects import Effects
 from driftloop.detectors.monitor import Monitor
+from driftloop.detectors.snapshot import unpack_parts
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.events import DriftOpened, MetricsComputed
-from driftloop.schemas.records import Record
+from driftloop.schemas.records import Batch, Record
 from driftloop.tests.monitor_logs import START_MS, batch_of, merged, play, record, small, told, traffic
 
 TIGHT = small(join_window_s=0.5, early_label_s=0.2, max_pending=1_000, max_early_labels=100)
@@ -34,6 +36,25 @@ CRAMPED = small(
 
 def new(config: MonitorConfig | None = None) -> Monitor:
     return Monitor(small() if config is None else config, "driftloop.", 0)
+
+
+class Ahead(Monitor):
+    """A monitor that saves a new model after each batch, ahead of the commit."""
+
+    def __init__(self, *what: Any) -> None:
+        super().__init__(*what)
+        self.ahead: dict[str, bytes | None] = {}
+
+    def process(self, batch: Batch) -> Effects:
+        """Take in a batch and save a new model."""
+        effects = super().process(batch)
+        with patch.object(monitor_module, "NEW_MODELS", 1):
+            self.ahead |= self.take_new()
+        return effects
+
+    def take_dirty(self) -> dict[str, bytes | None]:
+        """Return what was saved, and what is left to be."""
+        return self.ahead | super().take_dirty()
 
 
 def prediction(at: int, ident: str, model: str = "m", **more: Any) -> Record:
@@ -108,10 +129,12 @@ def test_the_spans_of_a_batch_say_what_the_whole_batch_says(log: list[Record], s
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(wild_logs(), st.randoms(use_true_random=False), st.sampled_from([TIGHT, CRAMPED]))
-def test_a_restored_monitor_goes_on_as_if_never_stopped(log: list[Record], rng: Any, config: MonitorConfig) -> None:
+@given(wild_logs(), st.randoms(use_true_random=False), st.sampled_from([TIGHT, CRAMPED]), st.sampled_from([Monitor, Ahead]))
+def test_a_restored_monitor_goes_on_as_if_never_stopped(
+    log: list[Record], rng: Any, config: MonitorConfig, kind: type[Monitor]
+) -> None:
     expected = told(play(new(config), log, 11))
-    monitor, parts, total = new(config), {}, None
+    monitor, parts, total = kind(config, "driftloop.", 0), {}, None
     cuts = sorted(rng.sample(range(len(log) + 1), min(4, len(log))))
     for first, stop in zip([0, *cuts], [*cuts, len(log)], strict=True):
         effects = play(monitor, log[first:stop], 5)
@@ -119,7 +142,14 @@ def test_a_restored_monitor_goes_on_as_if_never_stopped(log: list[Record], rng: 
             parts.pop(name, None)
             if data is not None:
                 parts[name] = data
-        monitor = Monitor.restore(config, "driftloop.", 0, parts)
+        monitor = kind.restore(config, "driftloop.", 0, parts)
+        whole = unpack_parts(monitor.snapshot())
+        assert {name: parts[name] for name in parts if name.startswith("i/t/")} == {
+            name: whole[name] for name in whole if name.startswith("i/t/")
+        }
+        assert {name for name in parts if name[:2] == "w/"} - {"w/labels"} == {name for name in whole if name[:2] == "w/"} - {
+            "w/labels"
+        }
         if total is None:
             total = effects
         else:
