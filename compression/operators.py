@@ -68,7 +68,10 @@ def _log_softmax(builder: Builder, node: NodeProto) -> fx.Node:
 
 def _clip(builder: Builder, node: NodeProto) -> fx.Node:
     builder.attributes(node)
-    low, high = (float(builder.constant(node, index)) if builder.has(node, index) else None for index in (1, 2))
+    bounds = [builder.constant(node, index) if builder.has(node, index) else None for index in (1, 2)]
+    if any(bound is not None and bound.size != 1 for bound in bounds):
+        raise ModelUnsupported(f"{describe(node)}: a bound must be one number")
+    low, high = (None if bound is None else float(bound.item()) for bound in bounds)
     if low is None and high is None:
         return builder.argument(node, 0)
     return builder.call(torch.clamp, builder.argument(node, 0), min=low, max=high)

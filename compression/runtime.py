@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -39,15 +40,19 @@ class Runner:
         parts = [self.run(features[start : start + _CHUNK_ROWS]) for start in range(0, len(features), _CHUNK_ROWS)]
         return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
-    def run(self, features: Floats) -> Floats:
-        """Return the scores of one batch in one call, as serving would."""
+    def raw(self, features: Floats) -> NDArray[Any]:
+        """Return the output of one batch in one call, as serving would get it; raises ArtifactInvalid where the model fails on it."""
         rows = len(features)
         feed = {self.signature.input_name: np.ascontiguousarray(features, np.float32).reshape(rows, *self._shape)}
         try:
-            result = self._session.run([self.signature.output_name], feed)[0]
+            return np.asarray(self._session.run([self.signature.output_name], feed)[0])
         except Exception as problem:  # onnxruntime's exceptions share no base class but this
             raise ArtifactInvalid(f"model must run on a batch of {rows} rows: {one_line(problem)}") from problem
-        found = np.asarray(result, np.float32)
+
+    def run(self, features: Floats) -> Floats:
+        """Return the scores of one batch in one call."""
+        rows = len(features)
+        found = self.raw(features).astype(np.float32, copy=False)
         columns = found.size // rows if rows else 1
         if found.size != rows * columns:
             raise ArtifactInvalid(f"model must give as many scores for each row, got {list(found.shape)} for {rows} rows")

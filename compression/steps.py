@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..schemas.recipes import Finetune, Prune, Quantize, Recall, Reset, Step
+from ..schemas.recipes import Affine, Finetune, Prune, Quantize, Recall, Reset, Step
+from .affine import affine
 from .finetune import finetune
 from .job_context import JobContext
 from .prune import prune
@@ -16,6 +17,7 @@ from .workpiece import Workpiece
 
 STEPS: dict[type[Step], Callable[[Any, Workpiece, JobContext], Workpiece]] = {
     Recall: recall,
+    Affine: affine,
     Reset: reset,
     Finetune: finetune,
     Prune: prune,

@@ -31,6 +31,16 @@ class Recall(Step, frozen=True, kw_only=True, tag="recall"):
     version: Positive | None = None
 
 
+class Affine(Step, frozen=True, kw_only=True, tag="affine"):
+    """A linear map of the champion's scores behind its own graph: prior shift, lost calibration, classes that changed places.
+
+    `ridge` rows' worth of evidence, in rough terms, holds the map at leaving everything as it is.
+    """
+
+    trains: ClassVar[bool] = True
+    ridge: Annotated[float, Meta(ge=0, le=1e6)] = 1.0
+
+
 class Reset(Step, frozen=True, kw_only=True, tag="reset"):
     """New weights, by seed, in every trained layer; constants such as input standardisation stay."""
 
@@ -73,7 +83,7 @@ class Quantize(Step, frozen=True, kw_only=True, tag="quantize"):
     rows: Positive = 512
 
 
-AnyStep = Recall | Reset | Finetune | Prune | Quantize
+AnyStep = Recall | Affine | Reset | Finetune | Prune | Quantize
 Arm = tuple[AnyStep, ...]
 STEP_TYPES: dict[str, type[Step]] = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyStep)}
 
@@ -136,6 +146,7 @@ BUILT_IN: dict[str, Recipe] = {
         name="repair",
         arms={
             "recall": (Recall(),),
+            "affine": (Affine(),),
             "finetune": (Finetune(),),
             "finetune_old": (Finetune(old_weight=0.2),),
             "scratch": (Reset(), Finetune()),

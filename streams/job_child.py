@@ -1,8 +1,8 @@
 """The child process of a job: `python -m driftloop.streams.job_child FOLDER [wait]`.
 
 Reads the job from FOLDER, prints one line of JSON a step on stdout, writes the outcome into FOLDER and exits 0; exits 1 with the cause in
-error.json, 2 for wrong arguments. With `wait` it imports torch first and then waits for a line on stdin, before there is a job. Limits of
-time and memory are the parent's business.
+error.json, 2 for wrong arguments. With `wait` it imports torch and scipy first and then waits for a line on stdin, before there is a
+job. Limits of time and memory are the parent's business.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> int:
 
 def _warmed() -> bool:
     """Import what training takes, then wait; return False where nothing is to come."""
+    import scipy.optimize  # noqa: F401 - maps of scores are fitted with it
+
     with suppress(ImportError):
         from ..compression.trainer import warm_up
 

@@ -39,6 +39,7 @@ CASES: list[Case] = [
     ("Pow", [np.array(2.0, np.float32)], {}, ROW),
     ("Clip", [np.array(-0.5, np.float32), np.array(0.5, np.float32)], {}, ROW),
     ("Clip", [None, np.array(0.5, np.float32)], {}, ROW),
+    ("Clip", [np.array([-0.5], np.float32), np.array([0.5], np.float32)], {}, ROW),
     ("Cast", [], {"to": TensorProto.FLOAT}, ROW),
     ("Flatten", [], {}, IMAGE),
     ("Reshape", [ints(0, -1)], {}, IMAGE),

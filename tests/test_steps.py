@@ -19,13 +19,14 @@ from driftloop.compression.track import Progress, Track
 from driftloop.compression.workpiece import Workpiece
 from driftloop.schemas.config import RepairConfig
 from driftloop.schemas.errors import DriftloopError, ModelUnsupported
-from driftloop.schemas.recipes import BUILT_IN, STEP_TYPES, Exit, Finetune, Prune, Quantize, Recall, Reset, Step
+from driftloop.schemas.recipes import BUILT_IN, STEP_TYPES, Affine, Exit, Finetune, Prune, Quantize, Recall, Reset, Step
 from driftloop.tests.onnx_graphs import bytes_of, signature, turning_rows
 
 SIGNATURE = signature(4, 2)
 SAMPLES = (
     Recall(),
     Recall(version=1),
+    Affine(),
     Reset(),
     Finetune(epochs=2, min_steps=0),
     Finetune(epochs=1, old_weight=0.3),
@@ -102,11 +103,13 @@ def test_held_out_rows_reach_no_step(step: Step, models: tuple[bytes, bytes]) ->
 
 @pytest.mark.parametrize("step", SAMPLES, ids=repr)
 def test_a_step_that_does_not_fit_is_refused_by_name(step: Step, models: tuple[bytes, bytes]) -> None:
-    weightless = bytes_of([helper.make_node("Softmax", ["features"], ["scores"], axis=1)])
+    # Nothing to train, nothing to quantize, and never a score that is a number.
+    nodes = [("Abs", "features", "a"), ("Neg", "a", "b"), ("Sqrt", "b", "scores")]
+    weightless = bytes_of([helper.make_node(kind, [given], [made]) for kind, given, made in nodes])
     plain = Workpiece(weightless, signature(4, 4))
     _, context = world(models)
     lonely = JobContext(context.data, plain, (), Cpu(), 0, context.track)
-    with pytest.raises(DriftloopError, match=r"recall\.version|can be trained|to quantize"):
+    with pytest.raises(DriftloopError, match=r"recall\.version|can be trained|to quantize|must give finite scores"):
         run_step(step, plain, lonely)
 
 
