@@ -10,6 +10,7 @@ import typer
 from .cli_console import JsonFlag, State, print_json, print_table, state_of
 
 if TYPE_CHECKING:
+    from .compression.seen import Adopted
     from .schemas.events import Signature
     from .settings import Settings
     from .streams.registry import Registry
@@ -24,10 +25,12 @@ Name = Annotated[str, typer.Argument(help="Name of the model.")]
 def register(  # noqa: PLR0913 - one argument an option
     context: typer.Context,
     name: Name,
-    file: Annotated[Path, typer.Argument(help="ONNX file, all in one.")],
+    file: Annotated[Path, typer.Argument(help="ONNX file as an exporter wrote it, all in one.")],
     signature: Annotated[Path | None, typer.Option(help="JSON file: task, features, classes, input_name, output_name.")] = None,
     features: Annotated[str, typer.Option(help="Names of the inputs in order, by commas (default: x0, x1, ...).")] = "",
-    classes: Annotated[str, typer.Option(help="Classes in the order of the scores, by commas (none: regression).")] = "",
+    classes: Annotated[
+        str, typer.Option(help="Classes in the order of the scores, by commas (none: those that the file names, else regression).")
+    ] = "",
     promote: Annotated[bool, typer.Option("--promote", help="Make it the champion at once.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -38,10 +41,13 @@ def register(  # noqa: PLR0913 - one argument an option
     from .streams import publishing
 
     state = state_of(context)
-    onnx = publishing.read_model(state.settings, file)
-    chosen = _signature(state.settings, signature, onnx, (features, classes))
+    model = publishing.adopt_model(state.settings, file)
+    for note in model.notes:
+        state.say(note)
+    chosen = _signature(state.settings, signature, model, (features, classes))
+    model.check_classes(chosen.classes)
     transport = state.transport()
-    event = publishing.register(state.settings, transport, publishing.NewModel(name, onnx, chosen))
+    event = publishing.register(state.settings, transport, publishing.NewModel(name, model.onnx, chosen))
     if promote:
         publishing.promote(state.settings, transport, (name, event.version), "registered with --promote")
     if json:
@@ -190,7 +196,7 @@ def _overview(registry: Registry, name: str) -> dict[str, Any]:
     }
 
 
-def _signature(settings: Settings, file: Path | None, onnx: bytes, given: tuple[str, str]) -> Signature:
+def _signature(settings: Settings, file: Path | None, model: Adopted, given: tuple[str, str]) -> Signature:
     import msgspec
 
     from .compression.store import read_bounded
@@ -201,7 +207,8 @@ def _signature(settings: Settings, file: Path | None, onnx: bytes, given: tuple[
 
     if file is None:
         features, cells = ([part.strip() for part in text.split(",") if part.strip()] for text in given)
-        return file_signature(onnx, features, typed_classes(cells), settings.models)
+        classes = typed_classes(cells) if cells else model.classes
+        return file_signature(model.onnx, features, classes, settings.models)
     try:
         return msgspec.json.decode(read_bounded(file, MAX_SIGNATURE_BYTES), type=Signature)
     except FileNotFoundError:

@@ -20,7 +20,7 @@ from driftloop.benchmarks.mutated_onnx import mutated
 from driftloop.schemas.config import ModelsConfig
 from driftloop.schemas.errors import ArtifactInvalid
 from driftloop.streams.child_process import ChildProcess, Limits
-from driftloop.streams.model_trial import trial_memory, tried
+from driftloop.streams.model_trial import adopted, trial_memory
 
 MODULE = "driftloop.benchmarks.fuzz_onnx"
 BATCH = 2_000
@@ -99,7 +99,7 @@ def peak_rss_bytes() -> int:
 def _alone(data: bytes, config: ModelsConfig, lines: list[str]) -> str:
     """Return what the product makes of a file that ended or held the child."""
     try:
-        tried(data, config)
+        adopted(data, config)
     except ArtifactInvalid as problem:
         lines.append(f"alone: {problem}")
         return "quarantined"
@@ -111,13 +111,14 @@ def _alone(data: bytes, config: ModelsConfig, lines: list[str]) -> str:
 
 def child(seed: int, start: int, count: int) -> None:
     """Try file after file, and write after each how far this got."""
+    from driftloop.compression.adoption import adopt
     from driftloop.compression.trial import try_model
 
     totals = dict(NOTHING)
     handle = os.open(STATE, os.O_CREAT | os.O_WRONLY)
     for number in range(start, start + count):
         try:
-            try_model(mutated(seed, number))
+            try_model(adopt(mutated(seed, number)).onnx)
             what = "taken"
         except ArtifactInvalid as problem:
             what = "refused"

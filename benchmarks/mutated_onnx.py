@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from driftloop.compression.onnx_checks import SERVABLE_OPS
+from driftloop.compression.operator_sets import ML_OPS, SERVABLE_OPS
 
 Rng = np.random.Generator
+EXPORTS = Path(__file__).parent.parent / "tests" / "exports"
+EXPORTED = (
+    "sk_forest_three",
+    "sk_boosting",
+    "sk_robust",
+    "sk_binned",
+    "sk_svc_three",
+    "sk_logistic_words",
+    "lgb",
+    "xgb",
+    "cat_words",
+)
 OPS = (*sorted(SERVABLE_OPS), "Loop", "If", "Scan", "Gather", "Expand", "Tile", "ConstantOfShape", "Resize", "LSTM", "Einsum")
 WHOLE = (0, 1, -1, 2, -2, 3, 7, 8, -8, 127, 255, 65_536, 2**31 - 1, -(2**31), 2**31, 2**32, 2**40, 2**62, -(2**63), 2**63 - 1)
 NUMBERS = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e38, -1e38, float("inf"), -float("inf"), float("nan"))
@@ -55,7 +68,8 @@ def mutated(seed: int, number: int) -> bytes:
 def base_files() -> tuple[bytes, ...]:
     """Return the sound graphs that mutations begin with."""
     rng = np.random.default_rng(0)
-    return _dense(rng), _image(rng), _gaps(rng), _whole(rng)
+    exports = tuple((EXPORTS / f"{name}.onnx").read_bytes() for name in EXPORTED)
+    return _dense(rng), _image(rng), _gaps(rng), _whole(rng), *exports
 
 
 def _of(rng: Rng, *shape: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -199,6 +213,40 @@ def attribute(model: ModelProto, rng: Rng) -> None:
         found.type = int(rng.integers(0, 16))  # type: ignore[assignment]
 
 
+def listed(model: ModelProto, rng: Rng) -> None:
+    """Spoil a list of an ai.onnx.ml node: one entry or all of them, its length, or its order."""
+    nodes = [node for node in model.graph.node if node.domain]
+    node: NodeProto = _any(rng, nodes)  # type: ignore[assignment]
+    lists = [one for one in node.attribute if one.ints or one.floats or one.strings]
+    found: AttributeProto = _any(rng, lists)  # type: ignore[assignment]
+    part, extremes = next(
+        (part, extremes)
+        for part, extremes in (
+            (found.ints, WHOLE),
+            (found.floats, NUMBERS),
+            (found.strings, (b"LEAF", b"BRANCH_EQ", b"", b"\xff", b"x" * 20_000)),
+        )
+        if part
+    )
+    values = list(part)
+    kind = int(rng.integers(6))
+    at = int(rng.integers(len(values)))
+    if kind == 0:
+        values[at] = _any(rng, extremes)
+    elif kind == 1:
+        values[at] = _any(rng, values)
+    elif kind == 2:
+        values = values[:at]
+    elif kind == 3:
+        values += values[: at + 1]
+    elif kind == 4:
+        values = [values[int(one)] for one in rng.permutation(len(values))]
+    else:
+        values = [_any(rng, extremes)] * len(values)
+    del part[:]  # type: ignore[attr-defined]
+    part.extend(values)  # type: ignore[attr-defined]
+
+
 def tensor(model: ModelProto, rng: Rng) -> None:
     """Give a tensor other numbers, shape, type or place."""
     found: TensorProto = _any(rng, model.graph.initializer)  # type: ignore[assignment]
@@ -264,7 +312,7 @@ def wires(model: ModelProto, rng: Rng) -> None:
 def operator(model: ModelProto, rng: Rng) -> None:
     """Make a node another operator's, or of another domain."""
     node = _node(model, rng)
-    node.op_type = str(_any(rng, OPS))
+    node.op_type = str(_any(rng, sorted(ML_OPS) if node.domain and rng.random() < 0.8 else OPS))
     if rng.random() < 0.1:
         node.domain = str(_any(rng, ("ai.onnx.ml", "com.microsoft", "ai.onnx", "a\nb")))
 
@@ -332,6 +380,8 @@ def inserted(model: ModelProto, rng: Rng) -> None:
 MUTATIONS: tuple[Callable[[ModelProto, Rng], None], ...] = (
     attribute,
     attribute,
+    listed,
+    listed,
     tensor,
     names,
     wires,

@@ -12,9 +12,10 @@ from ..schemas.errors import ArtifactInvalid, ModelUnsupported
 from ..schemas.plain_text import one_line, shown
 from .graph_signature import BATCHES
 from .onnx_checks import FileLimits, describe
+from .untold_shapes import Shape, add_untold
 
-Shape = tuple[int | None, ...]
 Shapes = Mapping[str, Shape]
+_ROUNDS = 32  # a pipeline has a step or two whose shape onnx does not follow, each behind others that it does
 
 
 def shapes_at(model: ModelProto, rows: int) -> Shapes:
@@ -29,8 +30,16 @@ def shapes_at(model: ModelProto, rows: int) -> Shapes:
     for value in fixed.graph.input:
         if value.name not in held:
             value.type.tensor_type.shape.dim[0].dim_value = rows
+    for _ in range(_ROUNDS):
+        found = _inferred(fixed, rows)
+        if not add_untold(fixed, found):
+            break
+    return found
+
+
+def _inferred(model: ModelProto, rows: int) -> Shapes:
     try:
-        inferred = onnx.shape_inference.infer_shapes(fixed, check_type=True, strict_mode=True, data_prop=False)
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=False)
     except Exception as problem:  # onnx raises what its parts raise, some of it straight from C++
         raise ArtifactInvalid(f"model must have consistent shapes for a batch of {rows} rows: {one_line(problem)}") from problem
     found: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}

@@ -13,63 +13,8 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helpe
 
 from ..schemas.errors import ArtifactInvalid, ModelUnsupported
 from ..schemas.plain_text import one_line, shown
+from .operator_sets import DOMAINS, ML_DOMAIN, ML_OPS, ML_OPSETS, OPSETS, SERVABLE_OPS
 
-TRAINABLE_OPS = frozenset(
-    [
-        "Abs",
-        "Add",
-        "AveragePool",
-        "BatchNormalization",
-        "Cast",
-        "Clip",
-        "Concat",
-        "Constant",
-        "Conv",
-        "Div",
-        "Dropout",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Flatten",
-        "Gelu",
-        "Gemm",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "IsNaN",
-        "LayerNormalization",
-        "LeakyRelu",
-        "Log",
-        "LogSoftmax",
-        "MatMul",
-        "MaxPool",
-        "Mul",
-        "Neg",
-        "Pow",
-        "Reciprocal",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "Selu",
-        "Sigmoid",
-        "Softmax",
-        "Softplus",
-        "Sqrt",
-        "Squeeze",
-        "Sub",
-        "Tanh",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    ]
-)
-SERVABLE_OPS = TRAINABLE_OPS | {"QuantizeLinear", "DequantizeLinear"}
-DOMAINS = ("", "ai.onnx")
-OPSETS = range(13, 24)
 ITEM_BYTES: dict[int, int] = {
     TensorProto.FLOAT: 4,
     TensorProto.DOUBLE: 8,
@@ -153,32 +98,42 @@ def check_names(model: ModelProto) -> None:
 
 
 def check_opset(model: ModelProto) -> None:
-    """Raise unless all nodes are of one known operator set; what other sets the file imports does not matter, and is taken out."""
-    used = {node.domain for node in model.graph.node} | set(DOMAINS)
-    kept = [(entry.domain, entry.version) for entry in model.opset_import if entry.domain in used]
-    foreign = sorted(domain for domain in used if domain not in DOMAINS)
-    if foreign:
-        node = next(node for node in model.graph.node if node.domain == foreign[0])
-        raise ModelUnsupported(f"{describe(node)} must be of ai.onnx, got domain {shown(node.domain)}")
-    if len(kept) != 1:
-        raise ArtifactInvalid(f"model must import one operator set, got {[version for _, version in kept]}")
-    if kept[0][1] not in OPSETS:
-        raise ModelUnsupported(f"model opset must be {OPSETS[0]} to {OPSETS[-1]}, got {kept[0][1]}")
-    if len(model.opset_import) > 1:
-        del model.opset_import[:]
-        model.opset_import.add(domain=kept[0][0], version=kept[0][1])
+    """Raise unless the nodes are of known operator sets, each in one version; what other sets the file imports is taken out."""
+    graph = model.graph
+    foreign = next((node for node in graph.node if node.domain not in (*DOMAINS, ML_DOMAIN)), None)
+    if foreign is not None:
+        raise ModelUnsupported(f"{describe(foreign)} must be of ai.onnx or {ML_DOMAIN}, got domain {shown(foreign.domain)}")
+    kept = [("", _version(model, DOMAINS, OPSETS))]
+    if any(node.domain == ML_DOMAIN for node in graph.node):
+        kept.append((ML_DOMAIN, _version(model, (ML_DOMAIN,), ML_OPSETS)))
+    del model.opset_import[:]
+    for domain, version in kept:
+        model.opset_import.add(domain=domain, version=version)
+
+
+def _version(model: ModelProto, domains: tuple[str, ...], known: range) -> int:
+    found = sorted({entry.version for entry in model.opset_import if entry.domain in domains})
+    name = domains[-1]
+    if len(found) != 1:
+        raise ArtifactInvalid(f"model must import one operator set of {name}, got {found}")
+    if found[0] not in known:
+        raise ModelUnsupported(f"model opset of {name} must be {known[0]} to {known[-1]}, got {found[0]}")
+    return int(found[0])
 
 
 def check_tensors(model: ModelProto, limits: FileLimits) -> None:
     """Raise where a tensor is not whole, lies outside the file, or holds what is not a number."""
-    for tensor in _tensors(model):
+    for tensor, is_ml in _tensors(model):
         _check_tensor(tensor, limits)
+        # NaN parts the sets of a TreeEnsemble, and is a key and a value of encoders.
+        if not is_ml and tensor.data_type in _FLOATS and np.isnan(_array(tensor)).any():
+            raise ArtifactInvalid(f"tensor {shown(tensor.name)} must hold numbers alone, got NaN")
 
 
 def check_nodes(model: ModelProto, limits: FileLimits) -> None:
     """Raise where an operator is not on the list, or an attribute is no plain value within its range."""
     for node in model.graph.node:
-        if node.op_type not in SERVABLE_OPS:
+        if node.op_type not in (ML_OPS if node.domain == ML_DOMAIN else SERVABLE_OPS):
             raise ModelUnsupported(f"{describe(node)}: operator {shown(node.op_type)} is not handled")
         if node.input and not node.input[-1]:
             # onnxruntime 1.31 ends with signal 11 on a LayerNormalization whose bias is there and empty.
@@ -190,7 +145,8 @@ def check_nodes(model: ModelProto, limits: FileLimits) -> None:
             )
             if graphs or sparse or attribute.ref_attr_name:
                 raise ModelUnsupported(f"{describe(node)}: attribute {shown(attribute.name)} must be a plain value")
-            _check_attribute(node, attribute, limits)
+            if node.domain != ML_DOMAIN:  # those are read by ml_checks.py
+                _check_attribute(node, attribute, limits)
     _check_sizes(model, limits)
 
 
@@ -208,13 +164,13 @@ def _names(model: ModelProto) -> Iterator[tuple[str, object]]:
         yield from (("dimension", dim.dim_param) for dim in value.type.tensor_type.shape.dim)
 
 
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    yield from model.graph.initializer
+def _tensors(model: ModelProto) -> Iterator[tuple[TensorProto, bool]]:
+    """Yield each tensor, and whether it is an attribute of an ai.onnx.ml node."""
+    yield from ((tensor, False) for tensor in model.graph.initializer)
     for node in model.graph.node:
         for attribute in node.attribute:
-            yield from attribute.tensors
-            if attribute.HasField("t"):
-                yield attribute.t
+            held = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+            yield from ((tensor, node.domain == ML_DOMAIN) for tensor in held)
 
 
 def _check_tensor(tensor: TensorProto, limits: FileLimits) -> None:
@@ -233,8 +189,6 @@ def _check_tensor(tensor: TensorProto, limits: FileLimits) -> None:
     held = len(tensor.raw_data) // item_bytes if tensor.HasField("raw_data") else typed
     if held != count or len(tensor.raw_data) % item_bytes:
         raise ArtifactInvalid(f"tensor {name} must hold the {count} numbers of its shape, got {held}")
-    if tensor.data_type in _FLOATS and np.isnan(_array(tensor)).any():
-        raise ArtifactInvalid(f"tensor {name} must hold numbers alone, got NaN")
 
 
 def _array(tensor: TensorProto) -> NDArray[Any]:

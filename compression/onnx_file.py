@@ -12,6 +12,7 @@ from ..schemas.errors import ArtifactInvalid, ModelUnsupported
 from ..schemas.plain_text import one_line, shown
 from .graph_cost import Shapes, check_cost, shapes_at
 from .graph_signature import BATCHES, GraphOutput, GraphSignature
+from .ml_checks import check_ml
 from .onnx_checks import LIMITS, FileLimits, check_counts, check_names, check_nodes, check_opset, check_tensors, describe
 
 # What a converter may put behind the last activation without changing what the numbers mean.
@@ -25,6 +26,21 @@ def load_onnx(data: bytes, limits: FileLimits = LIMITS) -> ModelProto:
     both name the node, tensor or attribute. Nothing outside `data` is ever read. A file from strangers can still end the process
     that reads it: streams/model_trial.py does this in a child.
     """
+    model = parse_onnx(data, limits)
+    check_opset(model)
+    check_tensors(model, limits)
+    check_nodes(model, limits)
+    _check_interface(model, limits)
+    check_by_onnx(model)
+    check_ml(model, check_cost(model, limits), limits)
+    return model
+
+
+def parse_onnx(data: bytes, limits: FileLimits) -> ModelProto:
+    """Return the model in `data`, of which nothing is known but that its parts are not too many and its names are text.
+
+    Raises ArtifactInvalid, ModelUnsupported.
+    """
     if not 0 < len(data) <= limits.size_bytes:
         raise ArtifactInvalid(f"model file must have 1 to {limits.size_bytes} bytes, got {len(data)}")
     try:
@@ -33,13 +49,15 @@ def load_onnx(data: bytes, limits: FileLimits = LIMITS) -> ModelProto:
         raise ArtifactInvalid(f"model file must be ONNX: {one_line(problem)}") from problem
     check_counts(model, limits)
     check_names(model)
-    check_opset(model)
-    check_tensors(model, limits)
-    check_nodes(model, limits)
-    _check_interface(model, limits)
-    _check_by_onnx(model)
-    check_cost(model, limits)
     return model
+
+
+def check_by_onnx(model: ModelProto) -> None:
+    """Raise ArtifactInvalid where onnx itself finds the model wrong."""
+    try:
+        onnx.checker.check_model(model, full_check=False)
+    except Exception as problem:  # onnx raises what its parts raise, some of it straight from C++
+        raise ArtifactInvalid(f"model must pass the ONNX checker: {one_line(problem)}") from problem
 
 
 def signature_of(data: bytes) -> GraphSignature:
@@ -166,13 +184,6 @@ def _check_interface(model: ModelProto, limits: FileLimits) -> None:
         raise ArtifactInvalid(f"{where} must have at most {limits.features} numbers a row, got {features}")
 
 
-def _check_by_onnx(model: ModelProto) -> None:
-    try:
-        onnx.checker.check_model(model, full_check=False)
-    except Exception as problem:  # onnx raises what its parts raise, some of it straight from C++
-        raise ArtifactInvalid(f"model must pass the ONNX checker: {one_line(problem)}") from problem
-
-
 def _output(model: ModelProto, value: ValueInfoProto, shapes: Shapes) -> GraphOutput:
     shape = shapes.get(value.name)
     rows = columns = None
@@ -189,9 +200,15 @@ def _is_sigmoid(model: ModelProto, name: str) -> bool:
     for _ in range(len(made_by)):
         node = made_by.get(name)
         if node is None or node.op_type not in _PASSED:
-            return node is not None and node.op_type == "Sigmoid"
+            return node is not None and _squashes(node)
         name = node.input[0]
     return False
+
+
+def _squashes(node: NodeProto) -> bool:
+    if node.op_type == "TreeEnsembleRegressor":
+        return any(one.name == "post_transform" and one.s == b"LOGISTIC" for one in node.attribute)
+    return str(node.op_type) == "Sigmoid"
 
 
 def _copy(model: ModelProto) -> ModelProto:

@@ -1,15 +1,38 @@
-"""What the trial of a model saw, and whether it is what a signature promises. Without onnx: serving processes import this."""
+"""What adoption made of a model file, what its trial saw, and whether it is what a signature promises.
+
+Without onnx: serving processes import this.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import msgspec
 
-from ..schemas.errors import ArtifactInvalid
-from ..schemas.events import Signature
+from ..schemas.errors import ArtifactInvalid, Conflict
+from ..schemas.events import Scalar, Signature
 from ..schemas.plain_text import shown
 from .graph_signature import GraphSignature, check_columns, check_signature
 
 ROWS = (1, 11)
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A model file as it can be registered; `notes` say what was changed, `classes` those that it names, in the order of the scores."""
+
+    onnx: bytes = field(repr=False)
+    notes: tuple[str, ...] = ()
+    classes: tuple[Scalar, ...] = ()
+
+    def check_classes(self, given: tuple[Scalar, ...]) -> None:
+        """Raise Conflict where the file names its classes, and `given` are others or in another order; places 0, 1, ... may be named."""
+        if not self.classes or given == self.classes:
+            return
+        if self.classes == tuple(range(len(given))):
+            return
+        names = ",".join(map(str, self.classes))
+        raise Conflict(f"classes must be those that the model file names, {shown(names)}, got {shown(','.join(map(str, given)))}")
 
 
 class OutputSeen(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import msgspec
 from ..compression.job import Job, ModelVersion, Outcome
 from ..compression.job_folder import read_error, read_outcome, write_job
 from ..compression.row_counts import check_enough
-from ..compression.seen import ROWS, Seen, check_seen
+from ..compression.seen import ROWS, Adopted, Seen, check_seen
 from ..compression.track import Progress, Tell
 from ..schemas.errors import Conflict, InputInvalid
 from ..schemas.events import GateVerdict
@@ -24,7 +24,7 @@ from .child_process import ChildProcess, Limits
 from .compress_fit import Interface, Wish, fit
 from .job_run import POLL_S, job_error, progress_of
 from .model_trial import tried
-from .publishing import read_model
+from .publishing import adopt_model
 from .warm_child import CHILD_MODULE
 
 
@@ -43,11 +43,13 @@ def compress_file(settings: Settings, config: CompressConfig, tell: Tell) -> dic
 
     Raises NotFound for a missing file, ArtifactInvalid for a bad model, Conflict where rows and model do not fit together.
     """
-    onnx = read_model(settings, config.model)
+    model = adopt_model(settings, config.model)
+    onnx = model.onnx
     if config.out.exists() and not config.out.is_dir():
         raise InputInvalid(f"output must be a folder, got a file ({config.out}); --out names another")
     seen = tried(onnx, settings.models)
-    fitted = fit(_interface(seen), config.rows)
+    fitted = fit(_interface(seen, model), config.rows)
+    model.check_classes(fitted.signature.classes)
     check_seen(seen, fitted.signature)
     check_enough(len(fitted.rows), config.recipe, settings.repair)
     digest = hashlib.sha256(onnx).hexdigest()
@@ -57,7 +59,7 @@ def compress_file(settings: Settings, config: CompressConfig, tell: Tell) -> dic
     verdict = outcome.verdict
     _check_order(verdict, config)
     told: dict[str, Any] = {"promoted": verdict.promoted, "reasons": list(verdict.reasons), "arm": outcome.arm, "model": None}
-    told["notes"] = [*fitted.notes, *verdict.notes]
+    told["notes"] = [*model.notes, *fitted.notes, *verdict.notes]
     if verdict.promoted and outcome.onnx is not None:
         told["model"] = str(config.out / f"{name}.{config.recipe.name}.onnx")
         config.out.mkdir(parents=True, exist_ok=True)
@@ -103,11 +105,13 @@ def _run(settings: Settings, job: Job, tell: Tell) -> Outcome:
         return read_outcome(folder)
 
 
-def _interface(seen: Seen) -> Interface:
+def _interface(seen: Seen, model: Adopted) -> Interface:
     graph = seen.graph
     found = next(output for output in seen.outputs if output.name == graph.scores_name)
     sigmoid = graph.output(graph.scores_name).sigmoid
-    return Interface(graph.feature_count, found.numbers[-1] // ROWS[-1], graph.input_name, graph.scores_name, sigmoid)
+    return Interface(
+        graph.feature_count, found.numbers[-1] // ROWS[-1], graph.input_name, graph.scores_name, sigmoid, model.classes
+    )
 
 
 def _check_order(verdict: GateVerdict, config: CompressConfig) -> None:

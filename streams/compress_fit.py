@@ -17,13 +17,17 @@ MOST_SHOWN = 12
 
 
 class Interface(NamedTuple):
-    """What a model takes and gives: features a row, scores a row (None: not known), whether the one score comes from a Sigmoid."""
+    """What a model takes and gives: features a row, scores a row (None: not known), whether the one score comes from a Sigmoid.
+
+    `classes`: those that the file names, in the order of the scores.
+    """
 
     features: int
     scores: int | None
     input_name: str
     output_name: str
     sigmoid: bool = False
+    classes: tuple[Scalar, ...] = ()
 
 
 class Wish(NamedTuple):
@@ -72,6 +76,8 @@ def fit(model: Interface, wish: Wish) -> Fitted:
 
 def _classes(model: Interface, wish: Wish, table: Table) -> tuple[Scalar, ...]:
     wanted = 2 if model.scores == 1 and model.sigmoid else model.scores
+    if not wish.classes and model.classes and set(table.classes) <= set(model.classes):
+        return model.classes
     if not wish.classes:
         if wanted is not None and len(table.classes) != wanted:
             where = f"({wish.path}, column {wish.columns.label})"

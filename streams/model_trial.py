@@ -1,7 +1,7 @@
 """Foreign models are opened in a limited child before anything else opens them: `python -m driftloop.streams.model_trial FOLDER`.
 
 Once for each digest in a process: what the child saw is remembered, a refusal too. The child writes what it saw, or why it refuses,
-into FOLDER; one that crashes, hangs or takes too much has said so.
+into FOLDER; one that crashes, hangs or takes too much has said so. `--adopt` makes of an exporter's file one that can be served first.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from pathlib import Path
 
 import msgspec
 
-from ..compression.seen import Seen, check_seen
+from ..compression.seen import Adopted, Seen, check_seen
 from ..schemas.config import ModelsConfig
 from ..schemas.errors import ArtifactInvalid, Conflict, ModelUnsupported
-from ..schemas.events import Signature
+from ..schemas.events import Scalar, Signature
 from ..schemas.plain_text import one_line
 from .child_process import ChildProcess, Ended, Limits
 
 DEFAULTS = ModelsConfig()
 MODULE = "driftloop.streams.model_trial"
-MODEL, SEEN, REFUSED = "model.onnx", "seen.json", "refused.json"
+MODEL, SEEN, REFUSED, CHANGES = "model.onnx", "seen.json", "refused.json", "changes.json"
+ADOPT = "--adopt"
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_REMEMBERED = 256
 # Of a file of weights, as protobuf, checker, shape inference and session hold them at once: 250 MB took 2.2 GB.
@@ -46,27 +47,43 @@ class Refusal(msgspec.Struct, frozen=True):
     message: str
 
 
+class Changes(msgspec.Struct, frozen=True):
+    """What adoption changed in a model, and the classes that its file names."""
+
+    notes: tuple[str, ...]
+    classes: tuple[Scalar, ...]
+
+
+def adopted(data: bytes, config: ModelsConfig) -> Adopted:
+    """Return the model file of an exporter as one that can be served, tried already; raises as `tried`."""
+    _check_size(data, config)
+    try:
+        known, certain, told = _try(data, config, ADOPT)
+    except OSError as problem:
+        raise _no_child(problem) from None
+    if isinstance(known, ArtifactInvalid):
+        raise type(known)(str(known))
+    assert told is not None  # there is one where there is no refusal
+    _remember(hashlib.sha256(told.onnx).hexdigest(), known, certain)
+    return told
+
+
 def tried(data: bytes, config: ModelsConfig, signature: Signature | None = None) -> Seen:
     """Return what a trial of the model in `data` saw, checked against `signature` where one is given.
 
     Raises ArtifactInvalid or ModelUnsupported with the reason; a model on which the child crashed, hung or ran out of memory is
     refused too. Conflict where no child can be started, which says nothing of the model.
     """
-    if not 0 < len(data) <= config.max_bytes:
-        raise ArtifactInvalid(f"model file must have 1 to {config.max_bytes} bytes, got {len(data)} (models.max_bytes)")
+    _check_size(data, config)
     digest = hashlib.sha256(data).hexdigest()
     with _lock:
         known, until = _remembered.get(digest, (None, 0.0))
     if known is None or until < time.monotonic():
         try:
-            known, certain = _try(data, config)
+            known, certain, _ = _try(data, config)
         except OSError as problem:
-            said = "model must be tried in a child process first, which cannot be started here: a folder for temporary files (TMPDIR), room"
-            raise Conflict(f"{said} in it and a process are needed, got {one_line(problem)}") from None
-        with _lock:
-            _remembered[digest] = known, math.inf if certain else time.monotonic() + FORGET_S
-            while len(_remembered) > MAX_REMEMBERED:
-                _remembered.popitem(last=False)
+            raise _no_child(problem) from None
+        _remember(digest, known, certain)
     if isinstance(known, ArtifactInvalid):
         raise type(known)(str(known))
     if signature is not None:
@@ -79,18 +96,43 @@ def trial_memory(size_bytes: int, config: ModelsConfig) -> int:
     return min(config.trial_memory_bytes, config.trial_base_bytes + COPIES * size_bytes)
 
 
-def _try(data: bytes, config: ModelsConfig) -> tuple[Seen | ArtifactInvalid, bool]:
-    """Return what a child says of the model, and whether it would say so on any day."""
+def _check_size(data: bytes, config: ModelsConfig) -> None:
+    if not 0 < len(data) <= config.max_bytes:
+        raise ArtifactInvalid(f"model file must have 1 to {config.max_bytes} bytes, got {len(data)} (models.max_bytes)")
+
+
+def _no_child(problem: OSError) -> Conflict:
+    said = "model must be tried in a child process first, which cannot be started here: a folder for temporary files (TMPDIR), room"
+    return Conflict(f"{said} in it and a process are needed, got {one_line(problem)}")
+
+
+def _remember(digest: str, known: Seen | ArtifactInvalid, certain: bool) -> None:
+    with _lock:
+        _remembered[digest] = known, math.inf if certain else time.monotonic() + FORGET_S
+        while len(_remembered) > MAX_REMEMBERED:
+            _remembered.popitem(last=False)
+
+
+def _try(data: bytes, config: ModelsConfig, *options: str) -> tuple[Seen | ArtifactInvalid, bool, Adopted | None]:
+    """Return what a child says of the model, whether it would say so on any day, and what it made of the model where it adopts."""
     with tempfile.TemporaryDirectory(prefix="driftloop-model-") as name:
         folder = Path(name)
         (folder / MODEL).write_bytes(data)
-        limits = Limits(config.trial_timeout_s, trial_memory(len(data), config), file_bytes=MAX_ANSWER_BYTES)
-        child = ChildProcess(MODULE, [str(folder)], folder, limits)
+        # Adoption may write the model anew, a little longer.
+        limits = Limits(config.trial_timeout_s, trial_memory(len(data), config), file_bytes=MAX_ANSWER_BYTES + 2 * len(data))
+        child = ChildProcess(MODULE, [str(folder), *options], folder, limits)
         try:
             ended = child.wait(config.trial_timeout_s + 1.0)
         finally:
             child.stop()
-        return _answer(folder, ended, config)
+        known, certain = _answer(folder, ended, config)
+        if isinstance(known, ArtifactInvalid) or not options:
+            return known, certain, None
+        try:
+            changes = msgspec.json.decode((folder / CHANGES).read_bytes(), type=Changes)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return ArtifactInvalid(f"model must open and run within its limits, but {_why(ended, config)}"), False, None
+        return known, certain, Adopted((folder / MODEL).read_bytes(), changes.notes, changes.classes)
 
 
 def _answer(folder: Path, ended: Ended | None, config: ModelsConfig) -> tuple[Seen | ArtifactInvalid, bool]:
@@ -118,14 +160,23 @@ def _why(ended: Ended | None, config: ModelsConfig) -> str:
 
 def main(arguments: list[str]) -> int:
     """Try the model in the folder and write what was seen; return the exit code."""
-    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
-        sys.stderr.write(f"usage: python -m {MODULE} FOLDER\n")
+    if not arguments or arguments[1:] not in ([], [ADOPT]) or not Path(arguments[0]).is_dir():
+        sys.stderr.write(f"usage: python -m {MODULE} FOLDER [{ADOPT}]\n")
         return 2
     folder = Path(arguments[0])
     from ..compression.trial import try_model
 
     try:
-        seen = try_model((folder / MODEL).read_bytes())
+        data = (folder / MODEL).read_bytes()
+        if arguments[1:]:
+            from ..compression.adoption import adopt
+
+            made = adopt(data)
+            (folder / CHANGES).write_bytes(msgspec.json.encode(Changes(made.notes, made.classes)))
+            if made.onnx != data:
+                data = made.onnx
+                (folder / MODEL).write_bytes(data)
+        seen = try_model(data)
     except ArtifactInvalid as problem:
         refusal = Refusal(isinstance(problem, ModelUnsupported), str(problem))
         (folder / REFUSED).write_bytes(msgspec.json.encode(refusal))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..compression.seen import Adopted
 from ..compression.store import ArtifactStore, read_bounded
 from ..detectors.admission import Admission
 from ..schemas.codecs import encode_json
@@ -15,7 +16,7 @@ from ..schemas.errors import ArtifactInvalid, Conflict, NotFound
 from ..schemas.events import ModelPromoted, ModelRegistered, Scalar, Signature
 from ..schemas.manifest import Manifest
 from ..settings import Settings
-from .model_trial import DEFAULTS, tried
+from .model_trial import DEFAULTS, adopted, tried
 from .outgoing import publish
 from .registry import Registry, read_registry
 from .transport import Transport
@@ -43,6 +44,11 @@ def read_model(settings: Settings, file: Path) -> bytes:
         raise NotFound(f"model file must exist ({file})") from None
     except OSError as problem:
         raise ArtifactInvalid(f"model file must be readable, got {problem.strerror} ({file})") from None
+
+
+def adopt_model(settings: Settings, file: Path) -> Adopted:
+    """Return a model file as an exporter wrote it, made one that can be served; raises as read_model and `adopted`."""
+    return adopted(read_model(settings, file), settings.models)
 
 
 def file_signature(onnx: bytes, features: Sequence[str], classes: Sequence[Scalar], config: ModelsConfig = DEFAULTS) -> Signature:

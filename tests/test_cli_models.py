@@ -19,6 +19,7 @@ from driftloop.schemas.events import JobFinished, Signature
 from driftloop.schemas.rows import Rows
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.transport import Outgoing
+from driftloop.tests.exported import FOLDER
 from driftloop.tests.onnx_graphs import sound_model
 
 PREDICTION = {"model": "m", "version": 1, "prediction_id": "1", "output": 1, "features": {"a": 0.5}}
@@ -122,6 +123,20 @@ def test_a_signature_that_the_monitor_refuses_is_refused_too(transport: MemoryTr
     done = run("model", "register", "m", model_file(tmp_path), "--classes", "no,yes", "--features", "a,a,b")
     assert done.exit_code == 1
     assert "signature.features must be distinct names" in done.stderr
+
+
+def test_a_tree_ensemble_as_its_exporter_wrote_it_is_registered_with_its_own_classes(transport: MemoryTransport) -> None:
+    done = run("model", "register", "m", FOLDER / "lgb_words.onnx", "--json")
+    assert done.exit_code == 0, done.output
+    signature = json.loads(done.stdout)["signature"]
+    assert (signature["task"], signature["classes"], signature["output_name"]) == ("classification", ["no", "yes"], "probabilities")
+    assert "ZipMap is taken out" in done.stderr
+    swapped = run("model", "register", "m", FOLDER / "lgb_words.onnx", "--classes", "yes,no")
+    assert (swapped.exit_code, "that the model file names, 'no,yes'" in swapped.stderr) == (4, True)
+    named = told("model", "register", "n", FOLDER / "cat_three.onnx", "--classes", "low,middle,high")
+    assert named["signature"]["classes"] == ["low", "middle", "high"]
+    number = told("model", "register", "o", FOLDER / "xgb_number.onnx")
+    assert (number["signature"]["task"], number["version"]) == ("regression", 1)
 
 
 @pytest.mark.parametrize("command", ["register", "compress"])

@@ -4,13 +4,14 @@ import json
 
 from driftloop.benchmarks.fuzz_onnx import RSS_BYTES, fuzz
 from driftloop.benchmarks.mutated_onnx import base_files, mutated
+from driftloop.compression.adoption import adopt
 from driftloop.compression.trial import try_model
 from driftloop.schemas.config import ModelsConfig
 
 
 def test_the_graphs_that_mutations_begin_with_are_sound() -> None:
     for data in base_files():
-        assert try_model(data).outputs[0].finite
+        assert try_model(adopt(data).onnx).outputs[0].finite
 
 
 def test_a_file_follows_from_seed_and_number() -> None:

@@ -279,7 +279,7 @@ def test_an_operator_set_that_no_node_uses_does_not_matter() -> None:
     assert [entry.domain for entry in taken.opset_import] == [""]
     assert signature_of(model.SerializeToString()).opset == 18
     model.graph.node[1].domain = "ai.onnx.ml"
-    with pytest.raises(ModelUnsupported, match=r"Relu node 'relu' .*'ai\.onnx\.ml'"):
+    with pytest.raises(ModelUnsupported, match=r"Relu node 'relu': operator 'Relu' is not handled"):
         load_onnx(model.SerializeToString())
 
 

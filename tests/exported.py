@@ -1,0 +1,39 @@
+"""The tabular exports in tests/exports, with what their sources said of forty rows."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftloop.schemas.events import Scalar, Signature
+
+FOLDER = Path(__file__).parent / "exports"
+CLASSES: dict[str, tuple[Scalar, ...]] = {"two": (0, 1), "words": ("no", "yes"), "three": (0, 1, 2), "number": ()}
+
+
+@cache
+def expected() -> dict[str, NDArray[np.float64]]:
+    with np.load(FOLDER / "expected.npz") as held:
+        return dict(held)
+
+
+def names() -> list[str]:
+    """`<file>.<kind of label>` of each export."""
+    return sorted(name for name in expected() if name != "rows")
+
+
+def export(name: str) -> bytes:
+    return (FOLDER / f"{name.split('.')[0]}.onnx").read_bytes()
+
+
+def classes_of(name: str) -> tuple[Scalar, ...]:
+    return CLASSES[name.split(".")[1]]
+
+
+def signature_for(name: str, input_name: str, output_name: str) -> Signature:
+    classes = classes_of(name)
+    task = "classification" if classes else "regression"
+    return Signature(task=task, features=("a", "b", "c", "d"), classes=classes, input_name=input_name, output_name=output_name)
