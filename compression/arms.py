@@ -11,7 +11,7 @@ from ..schemas.errors import ArtifactInvalid, DriftloopError, JobError
 from ..schemas.events import ArmResult, EarlyExit
 from ..schemas.recipes import Arm, Recall, Recipe
 from .early_exit import Standing, early_exit, level_before
-from .gate import paired_interval
+from .gate import fits_size, paired_interval
 from .job_context import JobContext
 from .steps import run_step
 from .workpiece import Workpiece
@@ -115,6 +115,9 @@ class _Runs:
 def _choose(candidates: list[Candidate], best: Candidate | None, recipe: Recipe, context: JobContext) -> Candidate:
     """Return the best made candidate where it is shown to be better than the best recalled one, which beats the champion."""
     made = [candidate for candidate in candidates if candidate.piece.version is None]
+    size = len(context.champion.onnx)
+    # One that the gate refuses for its size stands behind all that it takes, however good.
+    made = [candidate for candidate in made if fits_size((size, len(candidate.piece.onnx)), recipe.gate)] or made
     leader = max(made, key=lambda candidate: candidate.metric, default=None)
     if leader is None:
         return max(candidates, key=lambda candidate: candidate.metric)

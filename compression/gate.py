@@ -33,15 +33,24 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the verdict is made of; ratios are candidate / champion; segment and class are those that lose most."""
+    """What the verdict is made of; ratios are candidate / champion; segment and class are those that lose most.
+
+    `slower_us`: by how much a call takes longer, at the batch size where it is most.
+    """
 
     metrics: tuple[float, float]
     interval: tuple[float, float]
     churn: float
-    size_ratio: float
+    sizes: tuple[int, int]
     latency_ratio: float
+    slower_us: float
     segment: tuple[str, float] | None
     label: tuple[Scalar, float] | None
+
+    @property
+    def size_ratio(self) -> float:
+        """Return candidate / champion."""
+        return self.sizes[1] / self.sizes[0]
 
     @property
     def difference(self) -> float:
@@ -91,6 +100,7 @@ def _measure(trial: Trial, rule: GateRule, timer: Callable[[], float]) -> Measur
     if task == "classification":
         found = _worst(differences, rows.labels, rule.min_class_rows)
         worst_class = None if found is None else (champion.signature.classes[int(found[0])], found[1])
+    ratio, slower_us = _latency((champion, candidate), rows.features, timer)
     worst_segment = None
     if rows.segments is not None:
         segments = np.array(["" if name is None else name for name in rows.segments])
@@ -100,8 +110,9 @@ def _measure(trial: Trial, rule: GateRule, timer: Callable[[], float]) -> Measur
         metrics=(float(results[0].mean()), float(results[1].mean())),
         interval=paired_interval(differences, rule.confidence, task),
         churn=_churn(scores, rows, task),
-        size_ratio=candidate.size_bytes / champion.size_bytes,
-        latency_ratio=_latency_ratio((champion, candidate), rows.features, timer),
+        sizes=(champion.size_bytes, candidate.size_bytes),
+        latency_ratio=ratio,
+        slower_us=slower_us,
         segment=worst_segment,
         label=worst_class,
     )
@@ -133,13 +144,23 @@ def _churn(scores: tuple[Floats, Floats], rows: Rows, task: str) -> float:
     return float((np.abs(champion - candidate)[:, 0] > 0.01 * float(np.ptp(rows.labels))).mean())
 
 
-def _latency_ratio(runners: tuple[Runner, Runner], features: Floats, timer: Callable[[], float]) -> float:
+def _latency(runners: tuple[Runner, Runner], features: Floats, timer: Callable[[], float]) -> tuple[float, float]:
+    """Return the mean ratio over the batch sizes, candidate / champion, and the largest growth in microseconds."""
     logs = []
+    slower_us = -math.inf
     for size in _BATCHES:
         champion_s, candidate_s = latencies_s(runners, np.resize(features, (size, features.shape[1])), timer)
         if champion_s > 0 and candidate_s > 0:
             logs.append(math.log(candidate_s / champion_s))
-    return math.exp(sum(logs) / len(logs)) if logs else 1.0
+            slower_us = max(slower_us, 1e6 * (candidate_s - champion_s))
+    return (math.exp(sum(logs) / len(logs)), slower_us) if logs else (1.0, 0.0)
+
+
+def fits_size(sizes: tuple[int, int], rule: GateRule) -> bool:
+    """Say whether the sizes of champion and candidate, in bytes, keep the rule's bounds."""
+    if rule.max_size_ratio is None or 0 < sizes[1] - sizes[0] <= rule.size_slack_bytes:
+        return True
+    return sizes[1] < rule.max_size_ratio * sizes[0]
 
 
 def _worst(differences: NDArray[np.float64], groups: NDArray[Any], least_rows: int) -> tuple[Any, float] | None:
@@ -170,9 +191,13 @@ def _faults(measured: Measured, rule: GateRule) -> list[str]:
     ):
         if worst is not None and allowed_loss is not None and worst[1] < -allowed_loss:
             faults.append(f"{what} {worst[0]!r} loses {-worst[1]:.3f}, more than {allowed_loss:.3f}")
-    if rule.max_size_ratio is not None and not measured.size_ratio < rule.max_size_ratio:
+    if rule.max_size_ratio is not None and not fits_size(measured.sizes, rule):
         faults.append(f"file is {measured.size_ratio:.2f} times the champion's, not below {rule.max_size_ratio:.2f}")
-    if rule.max_latency_ratio is not None and not measured.latency_ratio <= rule.max_latency_ratio:
+    if (
+        rule.max_latency_ratio is not None
+        and not measured.latency_ratio <= rule.max_latency_ratio
+        and not 0 < measured.slower_us <= rule.latency_slack_us
+    ):
         faults.append(f"takes {measured.latency_ratio:.2f} times as long, more than {rule.max_latency_ratio:.2f}")
     return faults
 

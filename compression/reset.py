@@ -14,5 +14,5 @@ def reset(step: Reset, piece: Workpiece, context: JobContext) -> Workpiece:
 
     base = context.trainable(piece)
     twin = base.trainable.twin()
-    start_afresh(twin, context.seed)
+    start_afresh(twin.module, context.seed)
     return base.changed(write_back(base.model, twin, context.data.training.features))

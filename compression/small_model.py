@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..schemas.events import Signature
@@ -15,6 +14,7 @@ from ..schemas.rows import Rows
 from .export import OPSET, write_back
 from .importer import import_model
 from .onnx_file import clean, load_onnx
+from .standardisation import standardisation
 from .track import Track
 from .trainer import Examples, Training, start_afresh, train
 
@@ -38,14 +38,14 @@ def train_small_model(rows: Rows, signature: Signature, config: SmallModelConfig
     chosen = SmallModelConfig() if config is None else config
     model = load_onnx(untrained_model(rows, signature, chosen.widths))
     imported = import_model(model)
-    start_afresh(imported, chosen.seed)
+    start_afresh(imported.module, chosen.seed)
     train(imported, Examples.of(rows), Training(chosen.training, signature.task, chosen.seed, Track(lambda progress: None)))
     return write_back(model, imported, rows.features[:64])
 
 
 def untrained_model(rows: Rows, signature: Signature, widths: tuple[int, ...]) -> bytes:
     """Return the graph with the standardisation of `rows` and weights of zero."""
-    means, scales = _standardisation(rows.features)
+    means, scales = standardisation(rows.features)
     tensors = {"mean": means, "scale": scales}
     nodes = [
         helper.make_node("IsNaN", [signature.input_name], ["missing"], "find_missing"),
@@ -81,13 +81,3 @@ def untrained_model(rows: Rows, signature: Signature, widths: tuple[int, ...]) -
         [numpy_helper.from_array(array, name) for name, array in tensors.items()],
     )
     return clean(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION))
-
-
-def _standardisation(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    known = np.isfinite(features)
-    count = np.maximum(known.sum(axis=0), 1)
-    values = np.where(known, features, 0).astype(np.float64)
-    means = values.sum(axis=0) / count
-    scales = np.sqrt((np.where(known, values - means, 0) ** 2).sum(axis=0) / count)
-    scales[scales < 1e-12] = 1.0
-    return means.astype(np.float32), scales.astype(np.float32)

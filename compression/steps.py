@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..schemas.recipes import Affine, Finetune, Prune, Quantize, Recall, Reset, Step
+from ..schemas.recipes import Affine, Correct, Finetune, Prune, Quantize, Recall, Reset, Step
 from .affine import affine
+from .correct import correct
 from .finetune import finetune
 from .job_context import JobContext
 from .prune import prune
@@ -18,6 +19,7 @@ from .workpiece import Workpiece
 STEPS: dict[type[Step], Callable[[Any, Workpiece, JobContext], Workpiece]] = {
     Recall: recall,
     Affine: affine,
+    Correct: correct,
     Reset: reset,
     Finetune: finetune,
     Prune: prune,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ..schemas.errors import JobError
-from ..schemas.recipes import Finetune
+from ..schemas.recipes import Descent
 from ..schemas.rows import Rows
-from .importer import ImportedModel
 from .track import Track
 
 
@@ -41,33 +42,48 @@ class Examples:
         )
 
 
+class Trainable(Protocol):
+    """What can be trained: `trunk` gives logits or numbers for features of `input_shape`, without the batch."""
+
+    @property
+    def trunk(self) -> nn.Module:
+        """Return the module that is trained."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Return the shape of one row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How to train, and what hears of it: loss, metric and learning rate after every epoch, which early stopping reads too."""
+    """How to train, and what hears of it: loss, metric and learning rate after every epoch, which early stopping reads too.
 
-    step: Finetune
+    `members`: the trunk is so many models of one input side by side, and gives their outputs one behind the other.
+    """
+
+    step: Descent
     task: str
     seed: int
     track: Track
+    members: int = 1
 
 
-def train(imported: ImportedModel, examples: Examples, how: Training) -> float:
-    """Train the weights of `imported` in place and return the mean loss of the last epoch.
+def train(trained: Trainable, examples: Examples, how: Training) -> float:
+    """Train the weights of `trained` in place and return the mean loss of the last epoch.
 
     Rows on which the model gives no finite answer are left out. Raises JobError where none is left or the loss runs away.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(how.seed)
-        features = torch.from_numpy(np.ascontiguousarray(examples.features)).reshape(-1, *imported.input_shape)
+        features = torch.from_numpy(np.ascontiguousarray(examples.features)).reshape(-1, *trained.input_shape)
         with torch.no_grad():
-            finite = torch.isfinite(imported.trunk.eval()(features)).flatten(1).all(dim=1)
+            finite = torch.isfinite(trained.trunk.eval()(features)).flatten(1).all(dim=1)
         if not bool(finite.any()):
             raise JobError("error", "training rows must give finite scores, got none that do")
         labels = _targets(examples.labels, how.task)[finite]
         weights = torch.from_numpy(examples.weights)[finite]
-        loss = _fit(imported, (features[finite], labels, weights), how)
-        imported.module.eval()
-        imported.trunk.eval()
+        loss = _fit(trained.trunk, (features[finite], labels, weights), how)
+        trained.trunk.eval()
         return loss
 
 
@@ -77,13 +93,13 @@ def warm_up() -> None:
     AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)
 
 
-def start_afresh(imported: ImportedModel, seed: int) -> None:
+def start_afresh(module: nn.Module, seed: int) -> None:
     """Start every trained layer afresh, seeded; fixed constants such as input standardisation stay."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in imported.module.modules():
-            start = getattr(module, "reset_parameters", None)
-            fixed = [name for name, weight in module.named_parameters(recurse=False) if not weight.requires_grad]
+        for part in module.modules():
+            start = getattr(part, "reset_parameters", None)
+            fixed = [name for name, weight in part.named_parameters(recurse=False) if not weight.requires_grad]
             if start is None or fixed:
                 continue
             start()
@@ -93,10 +109,10 @@ def _targets(labels: NDArray[np.int64] | NDArray[np.float64], task: str) -> torc
     return torch.from_numpy(labels.astype(np.int64 if task == "classification" else np.float32))
 
 
-def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.Tensor], how: Training) -> float:
+def _fit(trunk: nn.Module, data: tuple[torch.Tensor, torch.Tensor, torch.Tensor], how: Training) -> float:
     features, labels, weights = data
     step, rows = how.step, len(labels)
-    trunk = imported.trunk.train()
+    trunk.train()
     weighted = [weight for weight in trunk.parameters() if weight.requires_grad]
     per_epoch = math.ceil(rows / step.batch_rows)
     epochs = max(step.epochs, math.ceil(step.min_steps / per_epoch))
@@ -114,6 +130,9 @@ def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.
             if len(target) == 1 and rows > 1:
                 continue  # BatchNorm has no variance over one row
             output = trunk(batch)
+            if how.members > 1:
+                output = output.reshape(len(target) * how.members, -1)
+                target, weight = (column.repeat_interleave(how.members) for column in (target, weight))
             loss = _loss(output, target, weight, scale if how.task == "regression" else None)
             loss.backward()  # type: ignore[no-untyped-call]
             rate = float(falling.get_last_lr()[0])
@@ -123,7 +142,7 @@ def _fit(imported: ImportedModel, data: tuple[torch.Tensor, torch.Tensor, torch.
             made += 1
             total += loss.detach()
             score += _score(output.detach(), target, how.task)
-        scalars = {"loss": float(total) / per_epoch, "metric": float(score) / rows, "learning_rate": rate}
+        scalars = {"loss": float(total) / per_epoch, "metric": float(score) / (rows * how.members), "learning_rate": rate}
         if not math.isfinite(scalars["loss"]):
             raise JobError("error", f"training loss must be finite, got {scalars['loss']}")
         how.track.scalars((epoch + 1) / epochs, made, scalars)

@@ -71,7 +71,7 @@ def repair(asked: Job, seed: int = 0, epochs: int = 20) -> Choice:
 def test_a_turned_concept_is_learnt_from_300_rows(old: ModelVersion) -> None:
     rows = turning_rows(300, 3, turned=True)
     repaired = repair(job(old, rows, old_rows=turning_rows(500, 4)))
-    assert {candidate.arm for candidate in repaired.candidates} == {"affine", "finetune", "finetune_old", "scratch"}
+    assert {candidate.arm for candidate in repaired.candidates} == {"affine", "correct", "finetune", "finetune_old", "scratch"}
     later = turning_rows(2000, 5, turned=True)
     scores = Runner(repaired.chosen.piece.onnx, SIGNATURE).scores(later.features)
     assert outcomes(scores, later, "classification").mean() > 0.8
@@ -91,7 +91,7 @@ def test_a_recalled_version_without_a_known_level_still_meets_the_trained_arms(o
     repaired = repair(job(turned, turning_rows(300, 7), (old,)))
     assert repaired.exit is None
     assert repaired.chosen.piece.version == 1
-    assert {candidate.arm for candidate in repaired.candidates} == {"recall", "affine", "finetune", "scratch"}
+    assert {candidate.arm for candidate in repaired.candidates} == {"recall", "affine", "correct", "finetune", "scratch"}
 
 
 def test_held_out_rows_do_not_change_what_is_trained(old: ModelVersion) -> None:

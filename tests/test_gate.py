@@ -70,14 +70,25 @@ def test_a_slower_candidate_is_rejected_with_the_reason(models: tuple[bytes, byt
     assert verdict.latency_ratio == pytest.approx(2.0)
     assert not verdict.promoted
     assert "2.00 times as long" in verdict.reasons[0]
+    # The same in microseconds: 10 more are within the slack, 10 times as many are not.
+    for unit, promoted in ((1e-5, True), (1e-4, False)):
+        brief = ticking([0.0, 2 * unit, 0.0, unit, 0.0, unit, 0.0, 2 * unit])
+        found = judged(models, turning_rows(200, 9, turned=True), timer=brief)
+        assert found.latency_ratio == pytest.approx(2.0)
+        assert found.promoted == promoted
 
 
 def test_a_larger_file_is_rejected(models: tuple[bytes, bytes]) -> None:
     model = load_onnx(models[1])
-    model.graph.doc_string = "x" * len(models[0])
+    model.graph.doc_string = "x" * 300_000
     verdict = judged((models[0], model.SerializeToString()), turning_rows(200, 9, turned=True))
     assert not verdict.promoted
     assert "times the champion's" in verdict.reasons[0]
+    model.graph.doc_string = "x" * 200_000
+    small = judged((models[0], model.SerializeToString()), turning_rows(200, 9, turned=True))
+    assert small.promoted, "what is within the slack does not count, whatever the ratio"
+    rule = msgspec.structs.replace(GAIN, size_slack_bytes=0)
+    assert not judged((models[0], model.SerializeToString()), turning_rows(200, 9, turned=True), rule).promoted
     assert clean(model) == models[1]
 
 

@@ -19,7 +19,7 @@ from driftloop.compression.track import Progress, Track
 from driftloop.compression.workpiece import Workpiece
 from driftloop.schemas.config import RepairConfig
 from driftloop.schemas.errors import DriftloopError, ModelUnsupported
-from driftloop.schemas.recipes import BUILT_IN, STEP_TYPES, Affine, Exit, Finetune, Prune, Quantize, Recall, Reset, Step
+from driftloop.schemas.recipes import BUILT_IN, STEP_TYPES, Affine, Correct, Exit, Finetune, Prune, Quantize, Recall, Reset, Step
 from driftloop.tests.onnx_graphs import bytes_of, signature, turning_rows
 
 SIGNATURE = signature(4, 2)
@@ -27,13 +27,14 @@ SAMPLES = (
     Recall(),
     Recall(version=1),
     Affine(),
+    Correct(epochs=2, min_steps=0),
     Reset(),
     Finetune(epochs=2, min_steps=0),
     Finetune(epochs=1, old_weight=0.3),
     Prune(),
     Quantize(),
 )
-SEEDED = (Reset, Finetune)
+SEEDED = (Reset, Finetune, Correct)
 
 
 @pytest.fixture(scope="module")
