@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,13 @@ MAX_SIGNATURE_BYTES = 1024 * 1024
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
 
 
+class Squash(StrEnum):
+    """The activations that registration can put behind scores."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+
+
 @app.command()
 def register(  # noqa: PLR0913 - one argument an option
     context: typer.Context,
@@ -31,6 +39,7 @@ def register(  # noqa: PLR0913 - one argument an option
     classes: Annotated[
         str, typer.Option(help="Classes in the order of the scores, by commas (none: those that the file names, else regression).")
     ] = "",
+    squash: Annotated[Squash | None, typer.Option(help="Put an activation behind scores that are logits.")] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Make it the champion at once.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -41,11 +50,11 @@ def register(  # noqa: PLR0913 - one argument an option
     from .streams import publishing
 
     state = state_of(context)
-    model = publishing.adopt_model(state.settings, file)
-    for note in model.notes:
-        state.say(note)
+    model = publishing.adopt_model(state.settings, file, "" if squash is None else squash.value)
     chosen = _signature(state.settings, signature, model, (features, classes))
     model.check_classes(chosen.classes)
+    for note in (*model.notes, *publishing.score_notes(model.onnx, chosen, state.settings.models)):
+        state.say(note)
     transport = state.transport()
     event = publishing.register(state.settings, transport, publishing.NewModel(name, model.onnx, chosen))
     if promote:

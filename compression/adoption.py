@@ -17,6 +17,7 @@ from .onnx_checks import LIMITS, FileLimits, describe
 from .onnx_file import check_by_onnx, load_onnx, parse_onnx
 from .operator_sets import DOMAINS, ML_DOMAIN, OLD_OPSETS, OPSETS
 from .seen import Adopted
+from .squash import squash
 
 OPSET = 18
 IR_VERSION = 8
@@ -25,10 +26,11 @@ _SCORES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _LABELLED = {"classlabels_int64s": "wholes", "classlabels_ints": "wholes", "classlabels_strings": "texts"}
 
 
-def adopt(data: bytes, limits: FileLimits = LIMITS) -> Adopted:
+def adopt(data: bytes, squashed: str = "", limits: FileLimits = LIMITS) -> Adopted:
     """Return the model in `data` as load_onnx takes it, the same bytes where nothing had to be changed.
 
-    Raises ArtifactInvalid, ModelUnsupported as load_onnx. Files of strangers are adopted in a child (streams/model_trial.py).
+    `squashed`: put a softmax or a sigmoid behind its scores. Raises ArtifactInvalid, ModelUnsupported as load_onnx. Files of strangers
+    are adopted in a child (streams/model_trial.py).
     """
     model = parse_onnx(data, limits)
     notes: list[str] = []
@@ -37,6 +39,11 @@ def adopt(data: bytes, limits: FileLimits = LIMITS) -> Adopted:
     _leave_out_answers(model, notes)
     classes = classes if classes else _named_classes(model)
     model = _lift(model, notes, named)
+    if squashed:
+        scores = [value.name for value in model.graph.output if value.type.tensor_type.elem_type in _SCORES]
+        if not scores:
+            raise ArtifactInvalid("model must have an output of floating-point numbers to squash, got none")
+        notes.append(squash(model, scores[-1], squashed))
     if notes:
         data = bytes(model.SerializeToString(deterministic=True))
     load_onnx(data, limits)

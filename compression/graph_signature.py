@@ -88,7 +88,8 @@ def check_columns(output: GraphOutput, columns: int, signature: Signature) -> No
         return
     problem = f"model output {shown(output.name)} must have {wanted} columns, got {columns}"
     if columns == 1 and wanted == 2:
-        problem += " (one column is taken as P(second class) where the graph ends in a Sigmoid: add one, or give two columns)"
+        problem += " (one column is taken as P(second class) where the graph ends in a Sigmoid: add one, or give two columns;"
+        problem += " model register --squash sigmoid adds it)"
     raise ArtifactInvalid(problem)
 
 

@@ -78,7 +78,9 @@ class Attributes:
 
     def listed(self, name: str) -> Numbers:
         """Return a list of numbers, of which some may be NaN or endless; empty where it is not there."""
-        return np.array(self._one(name, AttributeProto.FLOATS).floats if name in self._found else (), np.float64)
+        # A NaN that signals makes numpy warn.
+        with np.errstate(invalid="ignore"):
+            return np.array(self._one(name, AttributeProto.FLOATS).floats if name in self._found else (), np.float64)
 
     def texts(self, name: str, length: int | None = None) -> list[str]:
         """Return a list of texts; empty where it is not there."""
@@ -96,7 +98,8 @@ class Attributes:
             raise self.invalid(name, f"be of a kind in {kinds!r}", values.dtype)
         if values.dtype.kind == "f" and not gaps:
             self._check_finite(name, values)
-        return values.astype(np.float64) if values.dtype.kind == "f" else values
+        with np.errstate(invalid="ignore"):
+            return values.astype(np.float64) if values.dtype.kind == "f" else values
 
     def _one(self, name: str, kind: int) -> AttributeProto:
         attribute = self._found.get(name)

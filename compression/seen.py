@@ -36,13 +36,14 @@ class Adopted:
 
 
 class OutputSeen(msgspec.Struct, frozen=True):
-    """An output as it came: rows and numbers for each batch of ROWS, and whether any row of it was finite."""
+    """An output as it came: rows and numbers for each batch of ROWS, whether any row of it was finite, and all that were are chances."""
 
     name: str
     rows: tuple[int, ...]
     numbers: tuple[int, ...]
     is_number: bool
     finite: bool
+    chances: bool = False
 
 
 class Seen(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from ..schemas.plain_text import one_line
 from .onnx_file import graph_signature, load_onnx
 from .runtime import open_session
 from .seen import ROWS, OutputSeen, Seen
+from .squash import are_chances
 
 SEED = 0
 
@@ -42,4 +43,5 @@ def _seen(name: str, results: list[NDArray[np.generic]]) -> OutputSeen:
         if result.ndim and result.size
     )
     rows = tuple(len(result) if result.ndim else 0 for result in results)
-    return OutputSeen(name, rows, tuple(result.size for result in results), is_number, finite)
+    chances = finite and all(result.ndim for result in results) and are_chances(results)
+    return OutputSeen(name, rows, tuple(result.size for result in results), is_number, finite, chances)

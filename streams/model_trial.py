@@ -54,11 +54,14 @@ class Changes(msgspec.Struct, frozen=True):
     classes: tuple[Scalar, ...]
 
 
-def adopted(data: bytes, config: ModelsConfig) -> Adopted:
-    """Return the model file of an exporter as one that can be served, tried already; raises as `tried`."""
+def adopted(data: bytes, config: ModelsConfig, squash: str = "") -> Adopted:
+    """Return the model file of an exporter as one that can be served, tried already, with its scores squashed where asked.
+
+    Raises as `tried`.
+    """
     _check_size(data, config)
     try:
-        known, certain, told = _try(data, config, ADOPT)
+        known, certain, told = _try(data, config, ADOPT, *([squash] if squash else []))
     except OSError as problem:
         raise _no_child(problem) from None
     if isinstance(known, ArtifactInvalid):
@@ -160,8 +163,8 @@ def _why(ended: Ended | None, config: ModelsConfig) -> str:
 
 def main(arguments: list[str]) -> int:
     """Try the model in the folder and write what was seen; return the exit code."""
-    if not arguments or arguments[1:] not in ([], [ADOPT]) or not Path(arguments[0]).is_dir():
-        sys.stderr.write(f"usage: python -m {MODULE} FOLDER [{ADOPT}]\n")
+    if not arguments or arguments[1:2] not in ([], [ADOPT]) or len(arguments) > 3 or not Path(arguments[0]).is_dir():
+        sys.stderr.write(f"usage: python -m {MODULE} FOLDER [{ADOPT} [softmax|sigmoid]]\n")
         return 2
     folder = Path(arguments[0])
     from ..compression.trial import try_model
@@ -171,7 +174,7 @@ def main(arguments: list[str]) -> int:
         if arguments[1:]:
             from ..compression.adoption import adopt
 
-            made = adopt(data)
+            made = adopt(data, arguments[2] if len(arguments) > 2 else "")
             (folder / CHANGES).write_bytes(msgspec.json.encode(Changes(made.notes, made.classes)))
             if made.onnx != data:
                 data = made.onnx

@@ -15,6 +15,7 @@ from ..schemas.config import ModelsConfig
 from ..schemas.errors import ArtifactInvalid, Conflict, NotFound
 from ..schemas.events import ModelPromoted, ModelRegistered, Scalar, Signature
 from ..schemas.manifest import Manifest
+from ..schemas.plain_text import shown
 from ..settings import Settings
 from .model_trial import DEFAULTS, adopted, tried
 from .outgoing import publish
@@ -46,9 +47,18 @@ def read_model(settings: Settings, file: Path) -> bytes:
         raise ArtifactInvalid(f"model file must be readable, got {problem.strerror} ({file})") from None
 
 
-def adopt_model(settings: Settings, file: Path) -> Adopted:
+def adopt_model(settings: Settings, file: Path, squash: str = "") -> Adopted:
     """Return a model file as an exporter wrote it, made one that can be served; raises as read_model and `adopted`."""
-    return adopted(read_model(settings, file), settings.models)
+    return adopted(read_model(settings, file), settings.models, squash)
+
+
+def score_notes(onnx: bytes, signature: Signature, config: ModelsConfig = DEFAULTS) -> tuple[str, ...]:
+    """Return what to say of the scores of a model: nothing where they are numbers or chances."""
+    found = next((one for one in tried(onnx, config).outputs if one.name == signature.output_name), None)
+    if signature.task == "regression" or found is None or found.chances:
+        return ()
+    told = f"output {shown(found.name)} gives no chances (logits, margins or counts): log_loss and roc_auc need chances;"
+    return (f"{told} --squash softmax puts them behind it",)
 
 
 def file_signature(onnx: bytes, features: Sequence[str], classes: Sequence[Scalar], config: ModelsConfig = DEFAULTS) -> Signature:

@@ -139,6 +139,26 @@ def test_a_tree_ensemble_as_its_exporter_wrote_it_is_registered_with_its_own_cla
     assert (number["signature"]["task"], number["version"]) == ("regression", 1)
 
 
+def test_logits_are_told_and_squashed_where_asked(transport: MemoryTransport, tmp_path: Path) -> None:
+    path, one = tmp_path / "logits.onnx", FOLDER / "xgb_number.onnx"
+    model = sound_model()
+    del model.graph.node[-1]
+    model.graph.node[-1].output[0] = "scores"
+    path.write_bytes(model.SerializeToString())
+    done = run("model", "register", "m", path, "--classes", "a,b,c")
+    assert (done.exit_code, "gives no chances" in done.stderr, "--squash softmax" in done.stderr) == (0, True, True)
+    done = run("model", "register", "m", path, "--classes", "a,b,c", "--squash", "softmax")
+    assert (done.exit_code, "gives no chances" in done.stderr, "a Softmax is put behind" in done.stderr) == (0, False, True)
+    done = run("model", "register", "n", one, "--classes", "no,yes")
+    assert (done.exit_code, "--squash sigmoid adds it" in done.stderr) == (1, True)
+    assert told("model", "register", "n", one, "--classes", "no,yes", "--squash", "sigmoid")["version"] == 1
+    done = run("model", "register", "n", path, "--classes", "a,b,c", "--squash", "sigmoid", "--features", "a,b,c,d")
+    assert done.exit_code == 0
+    path.write_bytes(sound_model().SerializeToString())
+    done = run("model", "register", "o", path, "--classes", "a,b,c", "--squash", "sigmoid")
+    assert (done.exit_code, "must be no chances yet" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("command", ["register", "compress"])
 def test_a_file_that_would_crash_or_hold_the_command_is_refused(
     transport: MemoryTransport, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
