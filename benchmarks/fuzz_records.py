@@ -152,6 +152,7 @@ class Player:
         self._rng = Random(seed + 2)
         self._until = compare_until
         self._parts: dict[str, bytes] = {}
+        self._ahead: dict[str, bytes | None] = {}
         self._since: list[Record] = []
 
     def play(self, log: Iterator[Record]) -> Run:
@@ -177,6 +178,7 @@ class Player:
         began_s = time.thread_time()
         try:
             effects = self.monitor.process(batch_of(records))
+            self._ahead |= self.monitor.take_new()
         except Exception:
             self.run.problems.append(f"process: {traceback.format_exc()} {self._first(None)}")
             return False
@@ -211,7 +213,8 @@ class Player:
     def _save(self) -> bool:
         """Save the state, and go on from it in a new monitor now and then."""
         try:
-            for name, part in self.monitor.take_dirty().items():
+            ahead, self._ahead = self._ahead, {}
+            for name, part in (ahead | self.monitor.take_dirty()).items():
                 if part is None:
                     self._parts.pop(name, None)
                     continue
