@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..schemas.recipes import Affine, Correct, Finetune, Prune, Quantize, Recall, Reset, Step
+from ..schemas.recipes import Affine, Correct, Finetune, Prune, Quantize, Recall, Refit, Reset, Step
 from .affine import affine
 from .correct import correct
 from .finetune import finetune
@@ -13,6 +13,7 @@ from .job_context import JobContext
 from .prune import prune
 from .quantize import quantize
 from .recall import recall
+from .refit import refit
 from .reset import reset
 from .workpiece import Workpiece
 
@@ -20,6 +21,7 @@ STEPS: dict[type[Step], Callable[[Any, Workpiece, JobContext], Workpiece]] = {
     Recall: recall,
     Affine: affine,
     Correct: correct,
+    Refit: refit,
     Reset: reset,
     Finetune: finetune,
     Prune: prune,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
+from driftloop.compression.adoption import adopt
+from driftloop.compression.onnx_file import load_onnx
 from driftloop.schemas.events import Signature
 from driftloop.schemas.rows import Rows
+
+EXPORTS = Path(__file__).parent / "exports"
 
 
 def model_of(
@@ -52,6 +57,18 @@ def sound_model() -> ModelProto:
         helper.make_node("Softmax", ["logits"], ["scores"], "softmax", axis=1),
     ]
     return model_of(nodes, tensors)
+
+
+def exported_trees(name: str) -> bytes:
+    """An ensemble of tests/exports as it is registered, its input and scores named as `signature` has them."""
+    model = load_onnx(adopt((EXPORTS / f"{name}.onnx").read_bytes()).onnx)
+    names = {model.graph.input[0].name: "features", model.graph.output[-1].name: "scores"}
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = names[value.name]
+    for node in model.graph.node:
+        node.input[:] = [names.get(one, one) for one in node.input]
+        node.output[:] = [names.get(one, one) for one in node.output]
+    return model.SerializeToString()
 
 
 def signature(features: int, classes: int) -> Signature:

@@ -48,7 +48,7 @@ def test_a_job_comes_back_judged_and_the_same_as_in_process(tmp_path: Path, cham
     assert done.returncode == 0, done.stderr
     news = [json.loads(line) for line in done.stdout.splitlines()]
     assert [step for step, _ in groupby(one["step"] for one in news)] == [
-        *("load", "recall", "affine", "correct", "finetune", "finetune_old", "scratch", "gate", "done")
+        *("load", "recall", "affine", "correct", "refit", "finetune", "finetune_old", "scratch", "gate", "done")
     ]
     fractions = [one["fraction"] for one in news]
     assert fractions == sorted(fractions)

@@ -19,8 +19,21 @@ from driftloop.compression.track import Progress, Track
 from driftloop.compression.workpiece import Workpiece
 from driftloop.schemas.config import RepairConfig
 from driftloop.schemas.errors import DriftloopError, ModelUnsupported
-from driftloop.schemas.recipes import BUILT_IN, STEP_TYPES, Affine, Correct, Exit, Finetune, Prune, Quantize, Recall, Reset, Step
-from driftloop.tests.onnx_graphs import bytes_of, signature, turning_rows
+from driftloop.schemas.recipes import (
+    BUILT_IN,
+    STEP_TYPES,
+    Affine,
+    Correct,
+    Exit,
+    Finetune,
+    Prune,
+    Quantize,
+    Recall,
+    Refit,
+    Reset,
+    Step,
+)
+from driftloop.tests.onnx_graphs import bytes_of, exported_trees, signature, turning_rows
 
 SIGNATURE = signature(4, 2)
 SAMPLES = (
@@ -28,6 +41,8 @@ SAMPLES = (
     Recall(version=1),
     Affine(),
     Correct(epochs=2, min_steps=0),
+    Refit(),
+    Refit(decay=0.5),
     Reset(),
     Finetune(epochs=2, min_steps=0),
     Finetune(epochs=1, old_weight=0.3),
@@ -38,8 +53,17 @@ SEEDED = (Reset, Finetune, Correct)
 
 
 @pytest.fixture(scope="module")
-def models() -> tuple[bytes, bytes]:
+def nets() -> tuple[bytes, bytes]:
     return tuple(train_small_model(turning_rows(400, seed), SIGNATURE) for seed in (1, 2))  # type: ignore[return-value]
+
+
+@pytest.fixture
+def models(request: pytest.FixtureRequest, nets: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """A champion and an earlier version that the step can change."""
+    called = getattr(request.node, "callspec", None)
+    if called is not None and isinstance(called.params.get("step"), Refit):
+        return exported_trees("tree_lightgbm_two"), exported_trees("tree_histogram_two")
+    return nets
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +98,7 @@ def test_what_a_step_makes_is_finite_and_as_torch_says(step: Step, models: tuple
     try:
         twin = made.trainable.module
     except ModelUnsupported:
-        assert isinstance(step, Quantize)
+        assert isinstance(step, Quantize | Refit)
         return
     assert check_parity(made.onnx, twin, rows) <= 1e-4
 
@@ -110,7 +134,7 @@ def test_a_step_that_does_not_fit_is_refused_by_name(step: Step, models: tuple[b
     plain = Workpiece(weightless, signature(4, 4))
     _, context = world(models)
     lonely = JobContext(context.data, plain, (), Cpu(), 0, context.track)
-    with pytest.raises(DriftloopError, match=r"recall\.version|can be trained|to quantize|must give finite scores"):
+    with pytest.raises(DriftloopError, match=r"recall\.version|can be trained|to quantize|must give finite scores|can be refitted"):
         run_step(step, plain, lonely)
 
 
