@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..schemas.errors import JobError
 from ..schemas.recipes import Affine
 from .job_context import JobContext
+from .robust_line import fit_line
 from .score_head import ScoreHead, Scores
 from .workpiece import Workpiece
 
@@ -19,9 +20,6 @@ Flat = NDArray[np.float64]
 FOLDS = 5
 ROWS_PER_WEIGHT = 2
 """The full map is tried where there are at least so many rows for each of its numbers: 84 for six classes, 220 for ten."""
-HUBER = 1.345
-"""Residuals beyond so many standard deviations count linearly: 95 % as efficient as least squares on normal ones (Huber, 1981)."""
-ROUNDS = 50
 STOP = {"ftol": 1e-6, "maxiter": 200}
 """A gain of a millionth of the loss is none that rows could show."""
 
@@ -62,33 +60,6 @@ def affine(step: Affine, piece: Workpiece, context: JobContext) -> Workpiece:
 def centred(scores: Scores) -> Scores:
     """Return scores less their mean over the classes: what is added to all of a row's scores changes no chance."""
     return np.asarray(scores - scores.mean(axis=1, keepdims=True))
-
-
-def fit_line(predicted: Flat, labels: Flat, ridge: float) -> tuple[float, float]:
-    """Return slope and intercept from predictions to labels (n,), by Huber's loss with its scale taken from the residuals.
-
-    `ridge` rows' worth of evidence holds the slope at 1, where the predictions are all but the same above all.
-    """
-    spread = float(predicted.std())
-    unit = spread if spread > 1e-12 * max(1.0, float(np.abs(predicted).max())) else 1.0
-    centre = float(np.median(predicted))
-    columns = np.stack([(predicted - centre) / unit, np.ones_like(predicted)], axis=1)
-    # Both as differences from what the champion says: nothing learnt means nothing changed.
-    wanted = labels - predicted
-    found = np.array([0.0, float(np.median(wanted))])
-    for _ in range(ROUNDS):
-        residuals = wanted - columns @ found
-        scale = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
-        far = np.abs(residuals) / (HUBER * scale) if scale > 0 else np.zeros_like(residuals)
-        weights = 1 / np.maximum(far, 1.0)
-        gram = (columns * weights[:, None]).T @ columns + np.diag([ridge, 0.0])
-        newer = np.linalg.solve(gram, columns.T @ (weights * wanted))
-        settled = bool(np.abs(newer - found).max() <= 1e-9 * max(1.0, float(np.abs(wanted).max())))
-        found = newer
-        if settled:
-            break
-    slope = 1.0 + float(found[0]) / unit
-    return slope, float(found[1]) - (slope - 1.0) * centre
 
 
 def fit_map(scores: Scores, labels: Labels, ridge: float) -> ScoreMap:

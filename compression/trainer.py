@@ -17,7 +17,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from ..schemas.errors import JobError
 from ..schemas.recipes import Descent
 from ..schemas.rows import Rows
+from .last_layer import LastLayer, last_layer
+from .robust_line import fit_line
 from .track import Track
+
+Labels = NDArray[np.int64] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class Examples:
     """Training rows with one weight each."""
 
     features: NDArray[np.float32]
-    labels: NDArray[np.int64] | NDArray[np.float64]
+    labels: Labels
     weights: NDArray[np.float32]
 
     @classmethod
@@ -77,14 +81,54 @@ def train(trained: Trainable, examples: Examples, how: Training) -> float:
         torch.manual_seed(how.seed)
         features = torch.from_numpy(np.ascontiguousarray(examples.features)).reshape(-1, *trained.input_shape)
         with torch.no_grad():
-            finite = torch.isfinite(trained.trunk.eval()(features)).flatten(1).all(dim=1)
+            given = trained.trunk.eval()(features).reshape(len(features), -1)
+        finite = torch.isfinite(given).all(dim=1)
         if not bool(finite.any()):
             raise JobError("error", "training rows must give finite scores, got none that do")
-        labels = _targets(examples.labels, how.task)[finite]
+        features, labels = features[finite], examples.labels[finite.numpy()]
         weights = torch.from_numpy(examples.weights)[finite]
-        loss = _fit(trained.trunk, (features[finite], labels, weights), how)
+        unit = _Unit() if how.task == "classification" else _Unit.of(trained.trunk, given[finite, 0].numpy(), labels)
+        unit.enter()
+        loss = _fit(trained.trunk, (features, _targets(unit.of_labels(labels), how.task), weights), how, unit.size)
+        unit.leave()
         trained.trunk.eval()
         return loss
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """The unit in which a regression is trained: its labels' own, unless the last layer can take a mean of 0 and a spread of 1."""
+
+    last: LastLayer | None = None
+    factor: float = 1.0
+    shift: float = 0.0
+    line: tuple[float, float] = (1.0, 0.0)
+
+    @classmethod
+    def of(cls, trunk: nn.Module, given: NDArray[np.float32], labels: Labels) -> _Unit:
+        last, spread = last_layer(trunk), float(labels.std())
+        if last is None or spread <= 0:
+            return cls()
+        line = fit_line(given.astype(np.float64), labels.astype(np.float64), 1.0)
+        return cls(last, *last.in_unit(float(labels.mean()), spread), line)
+
+    @property
+    def size(self) -> float:
+        """Return how much of the labels' own unit one of this is."""
+        return 1 / abs(self.factor)
+
+    def of_labels(self, labels: Labels) -> Labels:
+        return labels if self.last is None else labels.astype(np.float64) * self.factor + self.shift
+
+    def enter(self) -> None:
+        if self.last is not None:
+            # Labels in another unit, or far off, are met by a line at once; training would be long on the way.
+            self.last.rescale(*self.line)
+            self.last.rescale(self.factor, self.shift)
+
+    def leave(self) -> None:
+        if self.last is not None:
+            self.last.rescale(1 / self.factor, -self.shift / self.factor)
 
 
 def warm_up() -> None:
@@ -105,11 +149,11 @@ def start_afresh(module: nn.Module, seed: int) -> None:
             start()
 
 
-def _targets(labels: NDArray[np.int64] | NDArray[np.float64], task: str) -> torch.Tensor:
+def _targets(labels: Labels, task: str) -> torch.Tensor:
     return torch.from_numpy(labels.astype(np.int64 if task == "classification" else np.float32))
 
 
-def _fit(trunk: nn.Module, data: tuple[torch.Tensor, torch.Tensor, torch.Tensor], how: Training) -> float:
+def _fit(trunk: nn.Module, data: tuple[torch.Tensor, torch.Tensor, torch.Tensor], how: Training, unit: float) -> float:
     features, labels, weights = data
     step, rows = how.step, len(labels)
     trunk.train()
@@ -142,7 +186,7 @@ def _fit(trunk: nn.Module, data: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
             made += 1
             total += loss.detach()
             score += _score(output.detach(), target, how.task)
-        scalars = {"loss": float(total) / per_epoch, "metric": float(score) / (rows * how.members), "learning_rate": rate}
+        scalars = {"loss": float(total) / per_epoch, "metric": unit * float(score) / (rows * how.members), "learning_rate": rate}
         if not math.isfinite(scalars["loss"]):
             raise JobError("error", f"training loss must be finite, got {scalars['loss']}")
         how.track.scalars((epoch + 1) / epochs, made, scalars)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from driftloop.compression import affine
-from driftloop.compression.affine import centred, fit_line, fit_map
+from driftloop.compression.affine import centred, fit_map
 from driftloop.compression.cpu import Cpu
 from driftloop.compression.job_context import JobContext
 from driftloop.compression.job_data import JobData
 from driftloop.compression.quantize import quantize_int8
+from driftloop.compression.robust_line import fit_line
 from driftloop.compression.small_model import train_small_model
 from driftloop.compression.steps import run_step
 from driftloop.compression.track import Track
