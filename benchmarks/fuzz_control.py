@@ -24,6 +24,7 @@ from driftloop.schemas.cloudevents import encode_event
 from driftloop.schemas.errors import NotFound
 from driftloop.schemas.records import Record
 from driftloop.schemas.topics import KINDS
+from driftloop.schemas.verdicts import GateVerdict
 from driftloop.settings import Settings
 from driftloop.streams.alert_view import read_alerts
 from driftloop.streams.control_loop import ControlLoop
@@ -85,7 +86,7 @@ def templates() -> list[tuple[str, dict[str, Any]]]:
 
 
 def _has_rows(kind: Any) -> bool:
-    return "rows" in kind.__struct_fields__ and kind is not events.GateVerdict
+    return "rows" in kind.__struct_fields__ and kind is not GateVerdict
 
 
 class Empty:

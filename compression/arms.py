@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas.errors import ArtifactInvalid, DriftloopError, JobError
-from ..schemas.events import ArmResult, EarlyExit
 from ..schemas.recipes import Arm, Recall, Recipe
+from ..schemas.verdicts import ArmResult, EarlyExit
 from .early_exit import Standing, early_exit, level_before
 from .gate import fits_size, paired_interval
 from .job_context import JobContext

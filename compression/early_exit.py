@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas.errors import ArtifactInvalid
-from ..schemas.events import EarlyExit
 from ..schemas.recipes import Exit
+from ..schemas.verdicts import EarlyExit
 from .job_context import JobContext
 
 Results = NDArray[np.float64]

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas.errors import JobError
-from ..schemas.events import GateVerdict, Scalar
+from ..schemas.events import Scalar
 from ..schemas.recipes import GateRule
 from ..schemas.rows import Rows
+from ..schemas.verdicts import GateVerdict
 from .runtime import Floats, Runner, latencies_s, outcomes
 
 METRICS = {"classification": "accuracy", "regression": "negative_mae"}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..schemas.events import ArmResult, EarlyExit, GateVerdict, RowRange, Scalar, Signature
+from ..schemas.events import RowRange, Scalar, Signature
 from ..schemas.manifest import Manifest
 from ..schemas.recipes import Recipe
 from ..schemas.rows import Rows
+from ..schemas.verdicts import ArmResult, EarlyExit, GateVerdict
 
 
 @dataclass(frozen=True, slots=True)

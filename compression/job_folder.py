@@ -10,10 +10,11 @@ import numpy as np
 
 from ..schemas.config import RepairConfig
 from ..schemas.errors import ArtifactInvalid, DriftloopError, JobError, NotFound, RecipeInvalid, tells_of_memory
-from ..schemas.events import ArmResult, EarlyExit, GateVerdict, RowRange, Scalar, Signature
+from ..schemas.events import RowRange, Scalar, Signature
 from ..schemas.manifest import Manifest
 from ..schemas.recipe_reading import definition_of, recipe_of
 from ..schemas.rows import Rows
+from ..schemas.verdicts import ArmResult, EarlyExit, GateVerdict
 from .job import Job, ModelVersion, Outcome
 from .store import digest_of, write_durably
 

@@ -10,10 +10,11 @@ from importlib import metadata
 import numpy as np
 
 from ..schemas.errors import ArtifactInvalid, JobError
-from ..schemas.events import GateVerdict, Scalar
+from ..schemas.events import Scalar
 from ..schemas.manifest import Manifest
 from ..schemas.recipe_reading import definition_of
 from ..schemas.rows import Rows
+from ..schemas.verdicts import GateVerdict
 from .arms import Candidate
 from .job import Job
 from .job_context import JobContext

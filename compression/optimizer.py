@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ..schemas.config import RepairConfig
 from ..schemas.errors import JobError, RecipeInvalid
-from ..schemas.events import EarlyExit, GateVerdict
 from ..schemas.recipe_reading import check_options
+from ..schemas.verdicts import EarlyExit, GateVerdict
 from .arms import Choice, run_arms
 from .cpu import Cpu
 from .gate import METRICS, Trial, judge

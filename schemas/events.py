@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from .errors import EventInvalid
+from .verdicts import ArmResult, EarlyExit, GateVerdict
 
 MAX_VERSION = 2**31 - 1
 Scalar = int | float | str | bool
@@ -237,49 +238,6 @@ class JobProgressed(Event, frozen=True, kw_only=True, tag_field="type", tag="job
     message: str = ""
     scalars: dict[str, float] = msgspec.field(default_factory=dict)
     at: int | None = None
-
-
-class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """The comparison of candidate and champion on the same held-out rows.
-
-    `difference` is candidate - champion, with a `confidence` interval [low, high]; higher is better for every metric here
-    (errors are negated). `latency_ratio` is candidate / champion.
-    """
-
-    promoted: bool
-    reasons: tuple[str, ...]
-    metric: str
-    candidate: float
-    champion: float
-    difference: float
-    interval: tuple[float, float]
-    rows: int
-    churn: float
-    size_bytes: int
-    champion_size_bytes: int
-    latency_ratio: float | None = None
-    worst_segment: str | None = None
-    worst_segment_difference: float | None = None
-    worst_class: Scalar | None = None
-    worst_class_difference: float | None = None
-    notes: tuple[str, ...] = ()
-
-
-class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm's metric on the held-out rows."""
-
-    arm: str
-    metric: float
-    rows: int
-    version: int | None = None
-
-
-class EarlyExit(msgspec.Struct, frozen=True, kw_only=True):
-    """The rule of a recipe that ended its search: `reached` by an earlier version or the champion, `level` before the change."""
-
-    rule: str
-    reached: float
-    level: float
 
 
 class JobFinished(Event, frozen=True, kw_only=True, tag_field="type", tag="job_finished"):

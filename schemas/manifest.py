@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from .events import GateVerdict, RowRange, Scalar, Signature
+from .events import RowRange, Scalar, Signature
+from .verdicts import GateVerdict
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -17,8 +17,8 @@ from ..compression.row_counts import check_enough
 from ..compression.seen import ROWS, Adopted, Seen, check_seen
 from ..compression.track import Progress, Tell
 from ..schemas.errors import Conflict, InputInvalid
-from ..schemas.events import GateVerdict
 from ..schemas.recipes import Recipe
+from ..schemas.verdicts import GateVerdict
 from ..settings import Settings
 from .child_process import ChildProcess, Limits
 from .compress_fit import Interface, Wish, fit

@@ -11,9 +11,9 @@ from driftloop.compression.onnx_file import clean, load_onnx
 from driftloop.compression.runtime import Runner
 from driftloop.compression.small_model import train_small_model
 from driftloop.schemas.errors import JobError
-from driftloop.schemas.events import GateVerdict
 from driftloop.schemas.recipes import BUILT_IN, GateRule
 from driftloop.schemas.rows import Rows
+from driftloop.schemas.verdicts import GateVerdict
 from driftloop.tests.onnx_graphs import signature, turning_rows
 
 GAIN, LOSS = (BUILT_IN[name].gate for name in ("repair", "int8"))

@@ -13,13 +13,13 @@ from driftloop.schemas.events import (
     DriftOpened,
     DriftUpdated,
     Event,
-    GateVerdict,
     JobCancelled,
     JobFailed,
     JobFinished,
     JobRequested,
     RowRange,
 )
+from driftloop.schemas.verdicts import GateVerdict
 from driftloop.streams.policy import ModelState, Policy, rebuild
 from driftloop.tests.made_drift import HERE, drift_opened, drift_updated
 
