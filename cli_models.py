@@ -35,7 +35,9 @@ def register(  # noqa: PLR0913 - one argument an option
     name: Name,
     file: Annotated[Path, typer.Argument(help="ONNX file as an exporter wrote it, all in one.")],
     signature: Annotated[Path | None, typer.Option(help="JSON file: task, features, classes, input_name, output_name.")] = None,
-    features: Annotated[str, typer.Option(help="Names of the inputs in order, by commas (default: x0, x1, ...).")] = "",
+    features: Annotated[
+        str, typer.Option(help="Names of the features in order, by commas (default: the file's columns, or x0, x1, ...).")
+    ] = "",
     classes: Annotated[
         str, typer.Option(help="Classes in the order of the scores, by commas (none: those that the file names, else regression).")
     ] = "",
@@ -211,13 +213,12 @@ def _signature(settings: Settings, file: Path | None, model: Adopted, given: tup
     from .compression.store import read_bounded
     from .schemas.errors import ArtifactInvalid, NotFound
     from .schemas.events import Signature
-    from .streams.publishing import file_signature
+    from .streams.publishing import adopted_signature
     from .streams.table_task import typed_classes
 
     if file is None:
         features, cells = ([part.strip() for part in text.split(",") if part.strip()] for text in given)
-        classes = typed_classes(cells) if cells else model.classes
-        return file_signature(model.onnx, features, classes, settings.models)
+        return adopted_signature(model, features, typed_classes(cells), settings.models)
     try:
         return msgspec.json.decode(read_bounded(file, MAX_SIGNATURE_BYTES), type=Signature)
     except FileNotFoundError:

@@ -13,8 +13,10 @@ from ..schemas.errors import ArtifactInvalid, ModelUnsupported
 from ..schemas.events import Scalar
 from ..schemas.plain_text import one_line, shown
 from .ml_attributes import Attributes
+from .one_matrix import to_one_matrix
 from .onnx_checks import LIMITS, FileLimits, describe
-from .onnx_file import check_by_onnx, load_onnx, parse_onnx
+from .onnx_file import check_by_onnx, graph_signature, load_onnx, parse_onnx
+from .open_batch import check_opened, open_batch
 from .operator_sets import DOMAINS, ML_DOMAIN, OLD_OPSETS, OPSETS
 from .seen import Adopted
 from .squash import squash
@@ -39,15 +41,21 @@ def adopt(data: bytes, squashed: str = "", limits: FileLimits = LIMITS) -> Adopt
     _leave_out_answers(model, notes)
     classes = classes if classes else _named_classes(model)
     model = _lift(model, notes, named)
+    is_opened = open_batch(model, notes)
+    columns = to_one_matrix(model, limits)
+    notes += columns.notes
     if squashed:
         scores = [value.name for value in model.graph.output if value.type.tensor_type.elem_type in _SCORES]
         if not scores:
             raise ArtifactInvalid("model must have an output of floating-point numbers to squash, got none")
         notes.append(squash(model, scores[-1], squashed))
     if notes:
+        model.ir_version = max(model.ir_version, IR_VERSION)
         data = bytes(model.SerializeToString(deterministic=True))
-    load_onnx(data, limits)
-    return Adopted(data, tuple(notes), classes)
+    loaded = load_onnx(data, limits)
+    if is_opened:
+        check_opened(data, graph_signature(loaded))
+    return Adopted(data, tuple(notes), classes, tuple(columns.features), columns.categories)
 
 
 def _take_off_maps(model: ModelProto, notes: list[str]) -> tuple[Scalar, ...]:
@@ -62,6 +70,10 @@ def _take_off_maps(model: ModelProto, notes: list[str]) -> tuple[Scalar, ...]:
         classes = _labels(node)
         node.op_type, node.domain = "Identity", ""
         del node.attribute[:]
+        if any(value.type.tensor_type.elem_type == TensorProto.DOUBLE for value in graph.input):
+            # onnxruntime takes a matrix of doubles there, though the operator has floats alone.
+            node.op_type = "Cast"
+            node.attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
         for value in graph.output:
             if value.name == node.output[0]:
                 value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, [None, len(classes)]))
@@ -132,6 +144,4 @@ def _lift(model: ModelProto, notes: list[str], named: bool) -> ModelProto:
         except Exception as problem:  # onnx raises what its parts raise, some of it straight from C++
             raise ModelUnsupported(f"model opset must be {OPSETS[0]} to {OPSETS[-1]}, got {old}: {one_line(problem)}") from problem
         notes.append(f"operator set {old} is lifted to {OPSET}")
-    if notes and model.ir_version < IR_VERSION:
-        model.ir_version = IR_VERSION
     return model

@@ -177,6 +177,9 @@ def _check_tensor(tensor: TensorProto, limits: FileLimits) -> None:
     name = shown(tensor.name)
     if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
         raise ArtifactInvalid(f"tensor {name} must be stored inside the model file, got external data")
+    if tensor.data_type == TensorProto.STRING:
+        _check_texts(tensor)
+        return
     item_bytes = ITEM_BYTES.get(tensor.data_type)
     if item_bytes is None:
         raise ModelUnsupported(f"tensor {name} must be of a plain number type, got ONNX type {tensor.data_type}")
@@ -189,6 +192,19 @@ def _check_tensor(tensor: TensorProto, limits: FileLimits) -> None:
     held = len(tensor.raw_data) // item_bytes if tensor.HasField("raw_data") else typed
     if held != count or len(tensor.raw_data) % item_bytes:
         raise ArtifactInvalid(f"tensor {name} must hold the {count} numbers of its shape, got {held}")
+
+
+def _check_texts(tensor: TensorProto) -> None:
+    name, count = shown(tensor.name), math.prod(tensor.dims)
+    if tensor.HasField("raw_data") or tensor.HasField("segment") or any(dim < 0 for dim in tensor.dims):
+        raise ArtifactInvalid(f"tensor {name} must hold its texts in one list")
+    if len(tensor.string_data) != count:
+        raise ArtifactInvalid(f"tensor {name} must hold the {count} texts of its shape, got {len(tensor.string_data)}")
+    for text in tensor.string_data:
+        try:
+            text.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ArtifactInvalid(f"tensor {name} must hold text in UTF-8, got {shown(str(text[:50]))}") from None
 
 
 def _array(tensor: TensorProto) -> NDArray[Any]:

@@ -19,11 +19,16 @@ ROWS = (1, 11)
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A model file as it can be registered; `notes` say what was changed, `classes` those that it names, in the order of the scores."""
+    """A model file as it can be registered; `notes` say what was changed, `classes` those that it names, in the order of the scores.
+
+    `features`: names of the columns where the file names them. `categories`: the texts of those that are no numbers, by their codes.
+    """
 
     onnx: bytes = field(repr=False)
     notes: tuple[str, ...] = ()
     classes: tuple[Scalar, ...] = ()
+    features: tuple[str, ...] = ()
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def check_classes(self, given: tuple[Scalar, ...]) -> None:
         """Raise Conflict where the file names its classes, and `given` are others or in another order; places 0, 1, ... may be named."""

@@ -156,6 +156,19 @@ class Admission:
             self.value("signature.classes", value)
             if isinstance(value, int | float) and abs(value) > MAX_WHOLE:
                 raise EventInvalid("invalid", f"a class must be within 2**53, got {shown(value)}")
+        _check_categories(signature)
+
+
+def _check_categories(signature: Signature) -> None:
+    unknown = sorted(set(signature.categories) - set(signature.features))
+    if unknown:
+        raise EventInvalid("invalid", f"signature.categories must be of its features, got {shown(unknown[0])}")
+    size_bytes = sum(len(text.encode()) for texts in signature.categories.values() for text in texts)
+    if size_bytes > MAX_NAME_BYTES:
+        raise EventInvalid("too_large", f"signature.categories must be at most {MAX_NAME_BYTES} bytes together, got {size_bytes}")
+    for name, texts in signature.categories.items():
+        if len(set(texts)) != len(texts):
+            raise EventInvalid("invalid", f"signature.categories of {shown(name)} must be distinct texts, got one twice")
 
 
 def label_problem(value: Any, model: Model) -> str | None:

@@ -267,13 +267,18 @@ class JobFailed(Event, frozen=True, kw_only=True, tag_field="type", tag="job_fai
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model takes and gives: features in order, classes in order of the scores (empty for regression)."""
+    """What a model takes and gives: features in order, classes in order of the scores (empty for regression).
+
+    The input is one matrix with a column for each feature. `categories`: features that are texts, each with those that the model knows;
+    the column holds the place of the text in the list, -1 for any other.
+    """
 
     task: Task
     features: tuple[str, ...]
     classes: tuple[Scalar, ...] = ()
     input_name: str = "features"
     output_name: str = "scores"
+    categories: dict[str, tuple[str, ...]] = {}
 
 
 def check_versions(**versions: int | None) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from ..schemas import codecs
 from ..schemas.errors import EventInvalid, JobError
 from ..schemas.events import JobRequested, LabelArrived, PredictionMade, RowRange, Scalar, Signature
+from ..schemas.feature_row import FeatureRows
 from ..schemas.partitions import partition_of
 from ..schemas.records import Record
 from ..schemas.rows import Rows
@@ -98,7 +99,9 @@ def read_rows(
 
     `tick` is called after every read and may raise. Raises JobError for features that are no numbers, or a range that is none.
     """
-    source = _Source(transport, settings, request.model, signature, tick)
+    # Rows of numbers alone need no look at each value's kind.
+    coded = FeatureRows(signature) if signature.categories else None
+    source = _Source(transport, settings, request.model, signature, tick, coded)
     if request.rows is not None:
         _check_range(request.rows, len(transport.end_offsets(settings.topic("predictions"))))
         return source.read(request.rows)
@@ -128,6 +131,7 @@ class _Source:
     model: str
     signature: Signature
     tick: Callable[[], None]
+    coded: FeatureRows | None = None
 
     def read(self, span: RowRange) -> JobRows:
         """Return the rows of a range: labels first, so that only labelled predictions are held."""
@@ -204,6 +208,8 @@ class _Source:
         return _Row(record.offset, features, label, segment)
 
     def _features(self, event: PredictionMade) -> list[float] | None:
+        if self.coded is not None:
+            return self._coded(event, self.coded)
         names = self.signature.features
         given = event.features
         values = [given.get(name) for name in names] if isinstance(given, dict) else given
@@ -215,6 +221,14 @@ class _Source:
                 raise JobError("error", f"feature must be a number for this recipe, got text in {name!r} (model {self.model})")
             numbers.append(math.nan if value is None else value)
         return numbers
+
+    def _coded(self, event: PredictionMade, rows: FeatureRows) -> list[float] | None:
+        if not isinstance(event.features, dict) and len(event.features) != len(rows.names):
+            return None
+        try:
+            return rows.row(event.features)
+        except EventInvalid as problem:
+            raise JobError("error", f"{problem} (model {self.model})") from None
 
     def _decode(self, record: Record, kind: Any) -> Any:
         value = record.value

@@ -48,10 +48,12 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """What adoption changed in a model, and the classes that its file names."""
+    """What adoption made of a model, but its bytes."""
 
     notes: tuple[str, ...]
     classes: tuple[Scalar, ...]
+    features: tuple[str, ...]
+    categories: dict[str, tuple[str, ...]]
 
 
 def adopted(data: bytes, config: ModelsConfig, squash: str = "") -> Adopted:
@@ -135,7 +137,7 @@ def _try(data: bytes, config: ModelsConfig, *options: str) -> tuple[Seen | Artif
             changes = msgspec.json.decode((folder / CHANGES).read_bytes(), type=Changes)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return ArtifactInvalid(f"model must open and run within its limits, but {_why(ended, config)}"), False, None
-        return known, certain, Adopted((folder / MODEL).read_bytes(), changes.notes, changes.classes)
+        return known, certain, Adopted((folder / MODEL).read_bytes(), **msgspec.structs.asdict(changes))
 
 
 def _answer(folder: Path, ended: Ended | None, config: ModelsConfig) -> tuple[Seen | ArtifactInvalid, bool]:
@@ -175,7 +177,7 @@ def main(arguments: list[str]) -> int:
             from ..compression.adoption import adopt
 
             made = adopt(data, arguments[2] if len(arguments) > 2 else "")
-            (folder / CHANGES).write_bytes(msgspec.json.encode(Changes(made.notes, made.classes)))
+            (folder / CHANGES).write_bytes(msgspec.json.encode(Changes(made.notes, made.classes, made.features, made.categories)))
             if made.onnx != data:
                 data = made.onnx
                 (folder / MODEL).write_bytes(data)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from ..compression.seen import Adopted
 from ..compression.store import ArtifactStore, read_bounded
 from ..detectors.admission import Admission
@@ -50,6 +52,17 @@ def read_model(settings: Settings, file: Path) -> bytes:
 def adopt_model(settings: Settings, file: Path, squash: str = "") -> Adopted:
     """Return a model file as an exporter wrote it, made one that can be served; raises as read_model and `adopted`."""
     return adopted(read_model(settings, file), settings.models, squash)
+
+
+def adopted_signature(
+    model: Adopted, features: Sequence[str], classes: Sequence[Scalar], config: ModelsConfig = DEFAULTS
+) -> Signature:
+    """Return the signature of an adopted file: names and classes of the file where none are given; raises as file_signature."""
+    names = tuple(features) if features else model.features
+    made = file_signature(model.onnx, names, classes if classes else model.classes, config)
+    own = dict(zip(names, model.features, strict=True)) if model.features else {}
+    categories = {name: model.categories[column] for name, column in own.items() if column in model.categories}
+    return msgspec.structs.replace(made, categories=categories)
 
 
 def score_notes(onnx: bytes, signature: Signature, config: ModelsConfig = DEFAULTS) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from driftloop.detectors.monitor import Monitor
 from driftloop.schemas.codecs import PackedPrediction, encode_msgpack, pack_features
 from driftloop.schemas.config import MonitorConfig
 from driftloop.schemas.errors import EventInvalid
+from driftloop.schemas.events import Signature
 from driftloop.schemas.values import seconds
 from driftloop.tests.monitor_logs import START_MS, batch_of, record, small
 
@@ -182,3 +183,18 @@ def test_what_is_shown_of_a_value_is_short() -> None:
 @pytest.mark.parametrize(("value", "fits"), [(1, True), (2.0, True), (1.5, False), ("1", False), (True, False), (2**60, False)])
 def test_labels_fit_the_kind_of_the_outputs(value: Any, fits: bool) -> None:
     assert (label_problem(value, Model("m", kind="number")) is None) == fits
+
+
+@pytest.mark.parametrize(
+    ("categories", "says"),
+    [
+        ({"b": ("red",)}, "must be of its features, got 'b'"),
+        ({"a": ("red", "red")}, "of 'a' must be distinct texts"),
+        ({"a": tuple(f"{at:0200}" for at in range(2_000))}, "at most 262144 bytes together"),
+    ],
+)
+def test_categories_of_a_signature_are_distinct_texts_of_its_features(categories: dict[str, tuple[str, ...]], says: str) -> None:
+    rules, signature = Admission(MonitorConfig()), Signature(task="regression", features=("a",), categories={"a": ("red", "blue")})
+    rules.signature(signature)
+    with pytest.raises(EventInvalid, match=says):
+        rules.signature(msgspec.structs.replace(signature, categories=categories))

@@ -139,6 +139,16 @@ def test_a_tree_ensemble_as_its_exporter_wrote_it_is_registered_with_its_own_cla
     assert (number["signature"]["task"], number["version"]) == ("regression", 1)
 
 
+def test_columns_and_texts_of_a_file_become_features_and_categories(transport: MemoryTransport) -> None:
+    signature = told("model", "register", "m", FOLDER / "mixed_forest.onnx")["signature"]
+    assert signature["features"] == ["amount", "age", "visits", "colour", "size"]
+    assert signature["categories"] == {"colour": ["blue", "green", "red"], "size": ["large", "small"]}
+    renamed = told("model", "register", "n", FOLDER / "mixed_forest.onnx", "--features", "a,b,c,d,e")["signature"]
+    assert set(renamed["categories"]) == {"d", "e"}
+    done = run("model", "register", "n", FOLDER / "mixed_forest.onnx", "--features", "a,b")
+    assert (done.exit_code, "features must be 5" in done.stderr) == (4, True)
+
+
 def test_logits_are_told_and_squashed_where_asked(transport: MemoryTransport, tmp_path: Path) -> None:
     path, one = tmp_path / "logits.onnx", FOLDER / "xgb_number.onnx"
     model = sound_model()

@@ -112,6 +112,28 @@ def test_packed_features_missing_values_and_wrong_widths() -> None:
     assert found.dropped == {"with the wrong number of features": 1, "with a number beyond float32": 1}
 
 
+def test_categories_become_their_places() -> None:
+    log, signature = Log(), msgspec.structs.replace(SIGNATURE, categories={"a": ("red", "blue")})
+    given: list[dict[str, FeatureValue] | list[FeatureValue]] = [
+        {"a": "blue", "b": 1.0},
+        ["red", 2.0],
+        {"b": 3.0},
+        {"a": "pink"},
+        ["red"],
+    ]
+    for number, features in enumerate(given):
+        log.predict(number, features)
+        log.label(number)
+    found = read_rows(log.transport, SETTINGS, asked(span(0)), signature)
+    wanted = np.array([[1.0, 1.0], [0.0, 2.0], [np.nan, 3.0], [-1.0, np.nan]], np.float32)
+    np.testing.assert_array_equal(found.rows.features, wanted)
+    assert found.dropped == {"with the wrong number of features": 1}
+    log.predict(9, {"a": "red", "b": "text"})
+    log.label(9)
+    with pytest.raises(JobError, match="got text in 'b'"):
+        read_rows(log.transport, SETTINGS, asked(span(0)), signature)
+
+
 def test_text_features_end_the_job_with_a_clear_message() -> None:
     log = Log()
     log.predict(0, {"a": "red", "b": 1.0})
