@@ -1,6 +1,7 @@
 """A concept that turned is learnt again; one that returns is recalled; held-out rows stay unseen."""
 
 import re
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from driftloop.compression.arms import Choice, run_arms
 from driftloop.compression.cpu import Cpu
-from driftloop.compression.early_exit import is_below
+from driftloop.compression.early_exit import Standing, early_exit, is_below
 from driftloop.compression.job import Job, ModelVersion
 from driftloop.compression.job_context import JobContext, earlier_versions
 from driftloop.compression.job_data import cut
@@ -124,9 +125,13 @@ def test_too_few_rows_are_an_error(old: ModelVersion) -> None:
         repair(job(old, turning_rows(100, 11)))
 
 
-def test_a_champion_that_is_back_at_the_level_before_trains_nothing(old: ModelVersion, turned: ModelVersion) -> None:
+def test_a_champion_that_is_back_at_the_level_before_trains_nothing_where_the_recipe_says_so(
+    old: ModelVersion, turned: ModelVersion
+) -> None:
     steps = []
     asked = job(old, turning_rows(2000, 12), (turned,), turning_rows(1000, 13, turned=True))
+    recipe = msgspec.structs.replace(asked.recipe, exits=("recall_reaches_level", "champion_reaches_level"))
+    asked = replace(asked, recipe=recipe)
     outcome = Optimizer(CONFIG, lambda: 0.0).run(asked, lambda news: steps.append(news.step))
     assert not outcome.verdict.promoted
     (reason,) = outcome.verdict.reasons
@@ -138,6 +143,24 @@ def test_a_champion_that_is_back_at_the_level_before_trains_nothing(old: ModelVe
     assert outcome.early_exit.rule == "champion_reaches_level"
     assert f"{outcome.early_exit.reached:.3g} against {outcome.early_exit.level:.3g}" in reason
     assert list(dict.fromkeys(steps)) == ["recall", "done"]
+
+
+def test_few_rows_that_show_no_loss_do_not_end_the_built_in_search(old: ModelVersion) -> None:
+    """A fifth of the answers is wrong now, which 75 rows hardly show beside 60 old ones; the gate alone decides."""
+    rows = turning_rows(300, 21)
+    labels = np.where(rows.features[:, 3] > 0.85, 1, rows.labels)
+    before = turning_rows(60, 22)
+    repaired = repair(job(old, Rows(rows.features, labels, rows.offsets), (), before), epochs=2)
+    standing = Standing(champion_on(old, rows, labels), None, champion_on(old, before, before.labels), 0.9)
+    assert early_exit(("champion_reaches_level",), standing) is not None
+    assert repaired.exit is None
+    assert "finetune" in {candidate.arm for candidate in repaired.candidates}
+
+
+def champion_on(champion: ModelVersion, rows: Rows, labels: np.ndarray) -> np.ndarray:
+    """What the champion makes of the newest 75 of the rows."""
+    known = Rows(rows.features, labels, rows.offsets).take(slice(max(0, len(rows) - 75), len(rows)))
+    return Workpiece(champion.onnx, SIGNATURE).results(known)
 
 
 def test_a_champion_below_the_level_before_is_trained_whatever_it_was(old: ModelVersion, turned: ModelVersion) -> None:
