@@ -18,25 +18,22 @@ class Service:
 
     def __init__(self, client: driftloop.Client) -> None:
         self._client = client
-        self._session: Any = None
+        self._predictor: Any = None
         self._serving: driftloop.PromotedModel | None = None
 
     def switch(self, promoted: driftloop.PromotedModel) -> None:
         """Serve another model from the next request on."""
-        self._session, self._serving = promoted.session(), promoted
+        self._predictor, self._serving = promoted.predictor(), promoted
         print(f"serving {promoted.model} version {promoted.version} ({promoted.digest[:12]})")
 
-    def answer(self, features: list[float]) -> Any:
-        """Return the answer to one request; `features` in the order of the signature."""
+    def answer(self, features: Any) -> Any:
+        """Return the answer to one request; `features` by name, or in the order of the signature."""
         assert self._serving is not None
-        signature = self._serving.signature
-        row = np.asarray([features], np.float32)
-        scores = self._session.run([signature.output_name], {signature.input_name: row})[0][0]
-        output = signature.classes[int(scores.argmax())] if signature.classes else float(scores[0])
-        given = [float(score) for score in scores] if signature.classes else None
-        logged: dict[str, Any] = {"scores": given} if given is not None else {}
-        self._client.log_prediction(self._serving.model, version=self._serving.version, output=output, features=features, **logged)
-        return output
+        answer = self._predictor(features)
+        logged: dict[str, Any] = {} if answer.scores is None else {"scores": answer.scores}
+        model, version = self._serving.model, self._serving.version
+        self._client.log_prediction(model, version=version, output=answer.output, features=features, **logged)
+        return answer.output
 
 
 def main() -> None:

@@ -28,6 +28,8 @@ class FeatureRows:
         Raises EventInvalid for a list of another length, a text where a number belongs, or a value that is no feature.
         """
         if isinstance(features, Mapping):
+            if features and not any(name in features for name in self.names):
+                raise EventInvalid("invalid", f"features must have names of the signature, got {shown(next(iter(features)))}")
             given = [features.get(name) for name in self.names]
         elif len(features) != len(self.names):
             raise EventInvalid("invalid", f"features must be {len(self.names)} in the signature's order, got {len(features)}")

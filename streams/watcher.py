@@ -20,6 +20,7 @@ from ..settings import Settings, load_settings
 from . import at_fork
 from .at_fork import Patience
 from .model_trial import DEFAULTS, tried
+from .predictor import Predictor
 from .registry import POLL_RECORDS, Registry
 from .signing import verifier_of
 from .transport import Reader, Transport
@@ -63,6 +64,10 @@ class PromotedModel:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(self.onnx, options, providers=["CPUExecutionProvider"])
+
+    def predictor(self) -> Predictor:
+        """Return the model as a function of features, over a session of its own; raises as `session`."""
+        return Predictor(self.session(), self.signature)
 
 
 class WatcherOptions(TypedDict, total=False):

@@ -41,3 +41,8 @@ def test_what_is_missing_is_nan_of_either_kind() -> None:
 def test_a_list_of_another_length_is_refused() -> None:
     with pytest.raises(EventInvalid, match="must be 3 in the signature's order, got 2"):
         ROWS.row([1.0, 2.0])
+
+
+def test_names_that_are_all_others_are_no_row_of_gaps() -> None:
+    with pytest.raises(EventInvalid, match="must have names of the signature, got 'betrag'"):
+        ROWS.row({"betrag": 1.0})

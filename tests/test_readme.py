@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -101,14 +102,15 @@ def test_logging_from_a_service_works_as_shown(monkeypatch: pytest.MonkeyPatch) 
 def test_serving_the_champion_works_as_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     transport, settings = MemoryTransport(), load_settings(environment={})
-    onnx = sound_model().SerializeToString()
-    event = register(settings, transport, NewModel("fraud", onnx, file_signature(onnx, (), (0, 1, 2))))
+    onnx, names = sound_model().SerializeToString(), ("amount", "age", "country_risk", "hour")
+    event = register(settings, transport, NewModel("fraud", onnx, file_signature(onnx, names, (0, 1, 2))))
     promote(settings, transport, ("fraud", event.version), "test")
     monkeypatch.setattr(driftloop, "ModelWatcher", functools.partial(driftloop.ModelWatcher, transport=transport), raising=False)
-    names: dict[str, object] = {"driftloop": driftloop}
-    exec(next(text for text in blocks("python") if "ModelWatcher(" in text), names)
-    assert isinstance(names["promoted"], driftloop.PromotedModel)
-    assert names["session"].get_inputs()[0].name == "features"  # type: ignore[attr-defined]
+    found: dict[str, Any] = {"driftloop": driftloop}
+    exec(next(text for text in blocks("python") if "ModelWatcher(" in text), found)
+    assert isinstance(found["promoted"], driftloop.PromotedModel)
+    assert found["answer"].output in (0, 1, 2)
+    assert found["promoted"].session().get_inputs()[0].name == "features"
 
 
 def test_every_make_target_is_in_the_makefile() -> None:
