@@ -13,7 +13,7 @@ from driftloop.compression.track import Track
 from driftloop.compression.workpiece import Workpiece
 from driftloop.schemas.recipes import Affine, Correct, Step
 from driftloop.schemas.rows import Rows
-from driftloop.tests.exported import expected, export, names, signature_for
+from driftloop.tests.exported import export, names, signature_for
 
 
 def champion(name: str) -> Workpiece:
