@@ -1,4 +1,4 @@
-"""`driftloop model`: register, list, show, promote, roll back."""
+"""`driftloop model`: check, register, list, show, promote, roll back."""
 
 from __future__ import annotations
 
@@ -66,6 +66,32 @@ def register(  # noqa: PLR0913 - one argument an option
     else:
         typer.echo(f"{name}\t{event.version}\t{event.digest}")
         state.say("the champion now" if promote else f"serves once promoted: driftloop model promote {name} {event.version}")
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="ONNX file as an exporter wrote it, all in one.")],
+    classes: Annotated[str, typer.Option(help="Classes in the order of the scores, by commas (none: as the file says).")] = "",
+    squash: Annotated[Squash | None, typer.Option(help="As registration would be told.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Say whether a model file can be served, watched, repaired, trained and compressed, each with reason and cure.
+
+    Nothing is registered, no broker is asked. Exit code 1 if it cannot be served. Example: driftloop model check model.onnx
+    """
+    from .streams.model_check import check_file
+    from .streams.table_task import typed_classes
+
+    state = state_of(context)
+    cells = [part.strip() for part in classes.split(",") if part.strip()]
+    found = check_file(state.settings, file, typed_classes(cells), "" if squash is None else squash.value)
+    if json:
+        print_json(found)
+    else:
+        print_table(("model", "", "why", "cure"), [(one.what, "yes" if one.able else "no", one.reason, one.cure) for one in found])
+    if not found[0].able:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -223,10 +223,12 @@ class _Source:
         return numbers
 
     def _coded(self, event: PredictionMade, rows: FeatureRows) -> list[float] | None:
-        if not isinstance(event.features, dict) and len(event.features) != len(rows.names):
+        given = event.features
+        named = isinstance(given, dict)
+        if (named and not any(name in given for name in rows.names)) or (not named and len(given) != len(rows.names)):
             return None
         try:
-            return rows.row(event.features)
+            return rows.row(given)
         except EventInvalid as problem:
             raise JobError("error", f"{problem} (model {self.model})") from None
 

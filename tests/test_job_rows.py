@@ -120,6 +120,7 @@ def test_categories_become_their_places() -> None:
         {"b": 3.0},
         {"a": "pink"},
         ["red"],
+        {"c": 1.0},
     ]
     for number, features in enumerate(given):
         log.predict(number, features)
@@ -127,7 +128,7 @@ def test_categories_become_their_places() -> None:
     found = read_rows(log.transport, SETTINGS, asked(span(0)), signature)
     wanted = np.array([[1.0, 1.0], [0.0, 2.0], [np.nan, 3.0], [-1.0, np.nan]], np.float32)
     np.testing.assert_array_equal(found.rows.features, wanted)
-    assert found.dropped == {"with the wrong number of features": 1}
+    assert found.dropped == {"with the wrong number of features": 2}
     log.predict(9, {"a": "red", "b": "text"})
     log.label(9)
     with pytest.raises(JobError, match="got text in 'b'"):
