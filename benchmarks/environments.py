@@ -1,11 +1,13 @@
-"""Environments of the peers, made on demand below .cache/: quixstreams pins another confluent-kafka, orjson is no dependency of ours."""
+"""Environments of the peers, made on demand below .cache/: quixstreams pins another confluent-kafka, the others are no dependencies."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks"
+LIGHTGBM = ("lightgbm==4.*", "onnxmltools==1.*", "scikit-learn", "onnx", "pandas")
 QUIXSTREAMS = ("quixstreams==3.28.*", "river", "orjson")
 
 
@@ -15,13 +17,14 @@ class Unavailable(Exception):
 
 def quixstreams_python() -> str:
     """Return the interpreter of an environment with quixstreams; raises Unavailable."""
-    folder = CACHE / "quixstreams"
-    python = folder / "bin" / "python"
-    if not (folder / "done").exists():
-        _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *QUIXSTREAMS])
-        (folder / "done").touch()
-    return str(python)
+    return _environment("quixstreams", QUIXSTREAMS)
+
+
+def lightgbm_python() -> str:
+    """Return an interpreter with lightgbm and onnxmltools: this one where it has both, else that of an environment; raises Unavailable."""
+    if all(importlib.util.find_spec(name) for name in ("lightgbm", "onnxmltools")):
+        return sys.executable
+    return _environment("lightgbm", LIGHTGBM)
 
 
 def orjson_path() -> str:
@@ -40,6 +43,17 @@ def versions(python: str, packages: list[str]) -> dict[str, str]:
         [python, "-c", code, *packages], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}
     )
     return dict(zip(packages, done.stdout.split(), strict=True))
+
+
+def _environment(name: str, packages: tuple[str, ...]) -> str:
+    """Return the interpreter of an environment with these packages, made the first time."""
+    folder = CACHE / name
+    python = folder / "bin" / "python"
+    if not (folder / "done").exists():
+        _run([sys.executable, "-m", "venv", "--clear", str(folder)])
+        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages])
+        (folder / "done").touch()
+    return str(python)
 
 
 def _run(command: list[str]) -> None:
