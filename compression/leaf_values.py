@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas.recipes import Refit
-from .tree_ensemble import Ints, Numbers, TreeEnsemble
+from .ml_attributes import Numbers
+from .tree_ensemble import Ints, TreeEnsemble
 from .tree_meaning import Meaning, best_constants, slopes
 
 LEAST_TRAVEL = 4.0

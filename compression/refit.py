@@ -15,10 +15,11 @@ from ..schemas.recipes import Refit
 from ..schemas.rows import Rows
 from .job_context import JobContext
 from .leaf_values import is_forest, new_values
+from .ml_attributes import Numbers
 from .onnx_checks import describe
 from .onnx_file import clean
 from .runtime import Floats, open_session
-from .tree_ensemble import Ints, Numbers, TreeEnsemble, ensemble_place, read_ensemble
+from .tree_ensemble import Ints, TreeEnsemble, ensemble_place, read_ensemble
 from .tree_meaning import Meaning, as_shares, classes_meaning, number_meaning
 from .workpiece import Workpiece
 

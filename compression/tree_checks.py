@@ -103,7 +103,7 @@ def _check_old(found: Attributes, width: int, kind: tuple[str, int]) -> int:
         ("nodes_missing_value_tracks_true", len(found.wholes("nodes_missing_value_tracks_true"))),
     ):
         _check_size(found, name, length, count if length else 0)
-    places = _Places(found, trees, found.wholes("nodes_nodeids", count))
+    places = Places(found, trees, found.wholes("nodes_nodeids", count))
     is_leaf = np.array([mode == "LEAF" for mode in modes], np.bool_)
     branches = ~is_leaf
     yes, no = (np.zeros(count, np.int64) for _ in range(2))
@@ -114,7 +114,7 @@ def _check_old(found: Attributes, width: int, kind: tuple[str, int]) -> int:
     return steps
 
 
-class _Places:
+class Places:
     """The places of nodes in their arrays, by number of tree and number of node."""
 
     def __init__(self, found: Attributes, trees: Whole, nodes: Whole) -> None:
@@ -185,7 +185,7 @@ def _children(forest: Forest, branches: Whole) -> Whole:
     return np.concatenate([yes, no[~same_leaf]])
 
 
-def _check_weights(found: Attributes, kind: tuple[str, int], places: _Places, is_leaf: NDArray[np.bool_]) -> None:
+def _check_weights(found: Attributes, kind: tuple[str, int], places: Places, is_leaf: NDArray[np.bool_]) -> None:
     name, outputs = kind
     ids = found.wholes(f"{name}_ids")
     if not len(ids):

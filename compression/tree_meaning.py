@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from ..schemas.errors import ModelUnsupported
-from .tree_ensemble import Numbers, logistic, softmax
+from .ml_attributes import Numbers
+from .tree_ensemble import logistic, softmax
 
 LossName = Literal["logistic", "softmax", "squared", "share"]
 AGREEMENT = 1e-4

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from driftloop.compression.tree_ensemble import Numbers, logistic, softmax
+from driftloop.compression.ml_attributes import Numbers
+from driftloop.compression.tree_ensemble import logistic, softmax
 from driftloop.compression.tree_meaning import best_constants, classes_meaning, number_meaning, slopes
 from driftloop.schemas.errors import ModelUnsupported
 
