@@ -16,6 +16,8 @@ from .tree_meaning import Meaning, best_constants, slopes
 
 LEAST_TRAVEL = 4.0
 """Rounds times learning rate is at least this: less would leave more than exp(-4), 2 %, of what the rows say untold."""
+SEEN_ROWS = 1_000
+"""The rows by which forests are told from boosted trees; more would take memory for every tree, and say no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def is_forest(ensemble: TreeEnsemble, leaves: Ints) -> bool:
     trees = leaves.shape[1]
     if trees < 2 or ensemble.base.any():
         return False
-    each = ensemble.values[:, 0][leaves] * trees
+    each = ensemble.values[:, 0][leaves[-SEEN_ROWS:]] * trees
     whole = each.mean(axis=1)
     spread = float(whole.std())
     if spread == 0:

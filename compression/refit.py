@@ -24,6 +24,8 @@ from .tree_meaning import Meaning, as_shares, classes_meaning, number_meaning
 from .workpiece import Workpiece
 
 PARITY = 1e-3
+MAX_REACHED = 25_000_000
+"""Rows times trees whose leaves are held: 200 MB. Where they are more, the newest rows count."""
 _CHUNK_ROWS = 4096
 
 
@@ -82,7 +84,8 @@ def _trees(piece: Workpiece, rows: Rows) -> Trees:
     sound = np.asarray(np.isfinite(scores).all(axis=1))
     if not sound.any():
         raise JobError("error", "training rows must give finite scores, got none that do")
-    rows, scores = rows.where(sound), scores[sound]
+    newest = slice(-max(1, MAX_REACHED // len(ensemble.roots)), None)
+    rows, scores = rows.where(sound).take(newest), scores[sound][newest]
     leaves = ensemble.leaves(_matrix(piece, place, rows.features))
     sums, labels = ensemble.sums(leaves), rows.labels.astype(np.float64)
     if piece.signature.task == "classification":

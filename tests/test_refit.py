@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from driftloop.compression import refit as refit_module
 from driftloop.compression.adoption import adopt
 from driftloop.compression.arms import run_arms
 from driftloop.compression.cpu import Cpu
@@ -182,6 +183,15 @@ def test_rows_that_give_no_finite_scores_are_told() -> None:
     broken = Workpiece(model.SerializeToString(), piece.signature)
     with pytest.raises(JobError, match="training rows must give finite scores"):
         refit(Refit(), broken, context_of(broken, rows))
+
+
+def test_of_more_rows_than_fit_the_newest_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    piece = piece_of("tree_lightgbm_two")
+    rows = rows_for(piece.signature, 400, 13)
+    monkeypatch.setattr(refit_module, "MAX_REACHED", 8 * 100)
+    made = refit(Refit(), piece, context_of(piece, rows))
+    assert made.trained_rows == 100
+    assert made.onnx == refit(Refit(), piece, context_of(piece, rows.take(slice(300, None)))).onnx
 
 
 def test_the_arm_repair_takes_it_for_trees_and_passes_over_it_for_others() -> None:
