@@ -21,11 +21,14 @@ from driftloop.schemas.errors import ArtifactInvalid, ModelUnsupported
 EXPORTS = Path(__file__).parent / "exports"
 
 
-def tree_count(model: ModelProto) -> int:
-    return sum(node.op_type.startswith("TreeEnsemble") for node in model.graph.node)
+def is_walked(model: ModelProto) -> bool:
+    """Return whether a model has one ensemble and takes one matrix of floating-point numbers, before anything is made of it."""
+    kinds = [value.type.tensor_type.elem_type for value in model.graph.input]
+    trees = sum(node.op_type.startswith("TreeEnsemble") for node in model.graph.node)
+    return trees == 1 and kinds in ([onnx.TensorProto.FLOAT], [onnx.TensorProto.DOUBLE])
 
 
-MODELS = {file.stem: model for file in sorted(EXPORTS.glob("*.onnx")) if tree_count(model := onnx.load(file)) == 1}
+MODELS = {file.stem: model for file in sorted(EXPORTS.glob("*.onnx")) if is_walked(model := onnx.load(file))}
 
 
 def rows_of(model: ModelProto, count: int, seed: int) -> NDArray[Any]:
