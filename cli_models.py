@@ -1,7 +1,8 @@
-"""`driftloop model`: check, register, list, show, promote, roll back."""
+"""`driftloop model`: check, register, list, show, promote, approve, reject, roll back."""
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,8 @@ app = typer.Typer(no_args_is_help=True, help="Register models and say which vers
 
 MAX_SIGNATURE_BYTES = 1024 * 1024
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
+Version = Annotated[int | None, typer.Argument(min=1, help="The proposed version, where it must be that one.")]
+By = Annotated[str, typer.Option(help="Who decides, kept in the history (default: the user of this system).")]
 
 
 class Squash(StrEnum):
@@ -124,13 +127,13 @@ def list_models(context: typer.Context, json: JsonFlag = False) -> None:
     if json:
         print_json(told)
     else:
-        columns = ("model", "champion", "versions", "digest", "size_bytes", "metric")
+        columns = ("model", "champion", "challenger", "versions", "digest", "size_bytes", "metric")
         print_table(columns, [[one[column] for column in columns] for one in told])
 
 
 @app.command()
 def show(context: typer.Context, name: Name, json: JsonFlag = False) -> None:
-    """Show a model's versions, each with its lineage. Exit code 3 if there is no such model.
+    """Show a model's versions, each with its lineage: * serves, ? is proposed. Exit code 3 if there is no such model.
 
     Example: driftloop model show fraud
     """
@@ -153,15 +156,14 @@ def show(context: typer.Context, name: Name, json: JsonFlag = False) -> None:
         told = [{"registered": event, "manifest": lineage[event.version]} for event in versions]
         print_json(_overview(registry, name) | {"lineage": told, "history": registry.history(name)})
         return
-    champion = registry.champion(name)
+    champion, waiting = registry.champion(name), registry.challengers(name).waiting(time.time())
+    waits = None if waiting is None else waiting.event.version
     rows = []
     for event in versions:
         manifest = lineage[event.version]
-        serves = champion is not None and champion.version == event.version
+        serves = "*" if champion is not None and champion.version == event.version else "?" if event.version == waits else ""
         made = ("", "", "") if manifest is None else (manifest.recipe, manifest.arm, manifest.trained_rows)
-        rows.append(
-            ("*" if serves else "", event.version, event.parent_version, *made, event.metric, event.size_bytes, event.digest)
-        )
+        rows.append((serves, event.version, event.parent_version, *made, event.metric, event.size_bytes, event.digest))
     print_table(("", "version", "parent", "recipe", "arm", "trained_rows", "metric", "size_bytes", "digest"), rows)
 
 
@@ -185,6 +187,54 @@ def promote(
         print_json(event)
     else:
         state.say(f"{name}: version {version} is the champion")
+
+
+@app.command()
+def approve(  # noqa: PLR0913 - one argument an option
+    context: typer.Context,
+    name: Name,
+    version: Version = None,
+    reason: Annotated[str, typer.Option(help="Kept in the history.")] = "",
+    by: By = "",
+    json: JsonFlag = False,
+) -> None:
+    """Make the proposed version the champion. Exit code 3 without the model, 4 if no version, or another one, is proposed.
+
+    Example: driftloop model approve fraud
+    """
+    from .streams.decisions import Decision
+    from .streams.decisions import approve as decide
+
+    state = state_of(context)
+    event = decide(state.settings, state.transport(), Decision(name, _person(by), reason, version))
+    if json:
+        print_json(event)
+    else:
+        state.say(f"{name}: version {event.version} is the champion, approved by {event.by}")
+
+
+@app.command()
+def reject(  # noqa: PLR0913 - one argument an option
+    context: typer.Context,
+    name: Name,
+    version: Version = None,
+    reason: Annotated[str, typer.Option(help="Kept in the history.")] = "",
+    by: By = "",
+    json: JsonFlag = False,
+) -> None:
+    """Say that the proposed version is not to serve; no repair offers it again. Exit codes as of approve.
+
+    Example: driftloop model reject fraud --reason "not on a Friday"
+    """
+    from .streams.decisions import Decision
+    from .streams.decisions import reject as decide
+
+    state = state_of(context)
+    event = decide(state.settings, state.transport(), Decision(name, _person(by), reason, version))
+    if json:
+        print_json(event)
+    else:
+        state.say(f"{name}: version {event.version} is rejected by {event.by}")
 
 
 @app.command()
@@ -214,6 +264,16 @@ def rollback(
         state.say(f"{name}: version {event.version} is the champion again, instead of {event.from_version}")
 
 
+def _person(by: str) -> str:
+    """Return who decides: who is named, else the user of this system."""
+    import getpass
+
+    try:
+        return by if by else getpass.getuser()
+    except (OSError, KeyError):
+        raise typer.BadParameter("must be named where the system knows no user", param_hint="--by") from None
+
+
 def _registry(state: State) -> Registry:
     from .streams.registry import read_registry
 
@@ -222,7 +282,9 @@ def _registry(state: State) -> Registry:
 
 def _overview(registry: Registry, name: str) -> dict[str, Any]:
     champion = registry.champion(name)
+    waiting = registry.challengers(name).waiting(time.time())
     told: dict[str, Any] = {"model": name, "versions": len(registry.versions(name))}
+    told["challenger"] = None if waiting is None else waiting.event.version
     if champion is None:
         return told | {"champion": None, "digest": None, "size_bytes": None, "metric": None}
     return told | {

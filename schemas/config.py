@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -149,16 +150,44 @@ class ServiceConfig(Section):
     watched_models: int = Field(10_000, ge=1, description="for silence; the one longest silent gives way")
 
 
+Promotion = Literal["auto", "propose", "never"]
+
+
+class ModelPolicy(Section):
+    """What the policy does otherwise for one model."""
+
+    promote: Promotion
+
+
 class PolicyConfig(Section):
-    """When an episode starts a job."""
+    """When an episode starts a job, and who decides what its candidate becomes."""
 
     enabled: bool = True
+    promote: Promotion = Field(
+        "auto",
+        description="of a candidate that the gate lets pass: it serves at once, a person is asked (driftloop model approve), or it is"
+        " registered and nobody is asked",
+    )
+    proposal_s: float = Field(7 * 24 * 3600.0, gt=0, description="how long a proposed version waits for a person's word")
+    models: dict[str, ModelPolicy] = Field(
+        default_factory=dict, description="by name, what differs: [policy.models.<name>], as JSON in a variable"
+    )
     recipe: str = Field("repair", min_length=1, max_length=100, description="one of schemas/recipes.py or of [recipes.<name>]")
     signals: tuple[str, ...] = ("error",)
     first_rows: int = Field(300, ge=20, description="labelled rows after the change that start the first job")
     second_rows: int = Field(2_000, ge=20, description="and one more while the episode is open")
     cool_down_rows: int = Field(200, ge=0, description="labelled rows that must lie between two jobs of one episode")
     max_jobs_per_episode: int = Field(2, ge=0)
+
+    def promotion(self, model: str) -> Promotion:
+        """Return who decides of a model's candidates."""
+        return self.models[model].promote if model in self.models else self.promote
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _read_models(cls, value: Any) -> Any:
+        """Take the table as JSON, as a variable gives it (`DRIFTLOOP_POLICY__MODELS`)."""
+        return json.loads(value) if isinstance(value, str) else value
 
 
 class WorkerConfig(Section):

@@ -19,7 +19,7 @@ Scalar = int | float | str | bool
 FeatureValue = float | bool | str | None
 Direction = Literal["worse", "better", "shifted"]
 Severity = Literal["low", "medium", "high"]
-Outcome = Literal["promoted", "rejected"]
+Outcome = Literal["promoted", "rejected", "proposed", "registered"]
 Task = Literal["classification", "regression"]
 Cause = Literal["error", "timeout", "memory", "crashed", "cancelled"]
 
@@ -241,7 +241,10 @@ class JobProgressed(Event, frozen=True, kw_only=True, tag_field="type", tag="job
 
 
 class JobFinished(Event, frozen=True, kw_only=True, tag_field="type", tag="job_finished"):
-    """The end of a job that was judged. `version` is the one that serves now if promoted."""
+    """The end of a job that was judged. `version` is the one that serves now if promoted.
+
+    `proposed`: the candidate is the challenger, a person decides. `registered`: it is better, and nobody is asked (policy.promote).
+    """
 
     job_id: str
     recipe: str
@@ -316,6 +319,24 @@ class ModelPromoted(Event, frozen=True, kw_only=True, tag_field="type", tag="mod
     previous_version: int | None = None
     job_id: str | None = None
     metric: float | None = None
+    by: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the versions."""
+        check_versions(version=self.version, previous_version=self.previous_version)
+
+
+class ModelProposed(Event, frozen=True, kw_only=True, tag_field="type", tag="model_proposed"):
+    """The proposal of `version`: it is the challenger of `previous_version` until a person decides, or `expires_at` (seconds)."""
+
+    version: int
+    digest: str
+    reason: str
+    expires_at: float
+    previous_version: int | None = None
+    job_id: str | None = None
+    metric: float | None = None
+    verdict: GateVerdict | None = None
 
     def __post_init__(self) -> None:
         """Check the versions."""
@@ -323,11 +344,17 @@ class ModelPromoted(Event, frozen=True, kw_only=True, tag_field="type", tag="mod
 
 
 class ModelRejected(Event, frozen=True, kw_only=True, tag_field="type", tag="model_rejected"):
-    """The reasons why a candidate did not become the champion."""
+    """The reasons why a candidate did not become the champion; a `version` that was proposed is the challenger no more."""
 
     reasons: tuple[str, ...]
     job_id: str | None = None
     verdict: GateVerdict | None = None
+    version: int | None = None
+    by: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the version."""
+        check_versions(version=self.version)
 
 
 class ModelRolledBack(Event, frozen=True, kw_only=True, tag_field="type", tag="model_rolled_back"):
@@ -347,4 +374,4 @@ DriftEvent = DriftOpened | DriftUpdated | DriftClosed
 AlertEvent = AlertFired | AlertResolved
 JobCommand = JobRequested | JobCancelled
 JobEvent = JobStarted | JobProgressed | JobFinished | JobFailed
-ModelEvent = ModelRegistered | ModelPromoted | ModelRejected | ModelRolledBack
+ModelEvent = ModelRegistered | ModelPromoted | ModelProposed | ModelRejected | ModelRolledBack

@@ -23,9 +23,11 @@ from ..schemas.events import (
     JobProgressed,
     JobRequested,
     ModelPromoted,
+    ModelProposed,
     ModelRegistered,
     ModelRejected,
 )
+from ..schemas.events import Outcome as End
 from ..schemas.recipe_reading import recipe_asked
 from ..settings import Settings
 from .child_process import Ended
@@ -35,6 +37,7 @@ from .transport import Transport
 from .warm_child import Place, WarmChild
 
 MAX_EARLIER = 16
+OUTCOMES: dict[str, End] = {"auto": "promoted", "propose": "proposed", "never": "registered", "rejected": "rejected"}
 POLL_S = 0.05
 log = logging.getLogger("driftloop.worker")
 
@@ -79,9 +82,9 @@ class JobRun:
         if not len(found.rows):
             raise JobError("error", f"rows must be there, got none with a label that fits{_left_out(found.dropped)}")
         check_enough(len(found.rows), recipe, self.settings.repair)
-        earlier = []
+        earlier, rejected = [], registry.challengers(request.model).rejected
         for version in registry.versions(request.model)[-MAX_EARLIER:]:
-            if version.version == champion.version or version.signature != champion.signature:
+            if version.version == champion.version or version.signature != champion.signature or version.version in rejected:
                 continue
             try:
                 earlier.append(ModelVersion(version.version, version.digest, store.get(version.digest, version.size_bytes)))
@@ -154,11 +157,14 @@ class JobRun:
             now = "none" if champion is None else f"version {champion.version}"
             promoted, reasons = False, (f"champion must still be version {judged.version} it was judged against, got {now}",)
         told: list[Event] = []
-        version = None
+        version, became = None, self.settings.policy.promotion(request.model) if promoted else "rejected"
         if promoted:
             serving = self._serving(outcome, registry, judged, told)
             version = serving.version
-            told.append(self._promotion(serving, judged, outcome))
+            if became == "auto":
+                told.append(self._promotion(serving, judged, outcome))
+            elif became == "propose":
+                told.append(self._proposal(serving, judged, outcome))
         else:
             told.append(ModelRejected(model=request.model, reasons=reasons, job_id=request.job_id, verdict=verdict))
         told.append(
@@ -166,7 +172,7 @@ class JobRun:
                 model=request.model,
                 job_id=request.job_id,
                 recipe=request.recipe,
-                outcome="promoted" if promoted else "rejected",
+                outcome=OUTCOMES[became],
                 reasons=reasons,
                 duration_s=round(duration_s, 3),
                 version=version,
@@ -187,6 +193,19 @@ class JobRun:
             previous_version=judged.version,
             job_id=self.request.job_id,
             metric=outcome.verdict.candidate,
+        )
+
+    def _proposal(self, serving: ModelRegistered, judged: ModelRegistered, outcome: Outcome) -> ModelProposed:
+        return ModelProposed(
+            model=self.request.model,
+            version=serving.version,
+            digest=serving.digest,
+            reason=f"{outcome.arm}: " + "; ".join(outcome.verdict.reasons),
+            expires_at=time.time() + self.settings.policy.proposal_s,
+            previous_version=judged.version,
+            job_id=self.request.job_id,
+            metric=outcome.verdict.candidate,
+            verdict=outcome.verdict,
         )
 
     def _serving(self, outcome: Outcome, registry: Registry, judged: ModelRegistered, told: list[Event]) -> ModelRegistered:

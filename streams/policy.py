@@ -320,7 +320,8 @@ def _finished(event: JobFinished, state: ModelState) -> ModelState:
     if event.job_id in state.ended:
         return state
     promoted = event.outcome == "promoted"
-    if promoted and event.version is not None:
+    if event.outcome in ("promoted", "proposed") and event.version is not None:
+        # Of a proposed one nothing is heard as the champion unless a person approves of it.
         state = msgspec.structs.replace(state, promoted=event.version)
     verdict, episode_id = event.verdict, event.job_id.rpartition("-")[0]
     if verdict is None or verdict.metric not in ERROR_OF or episode_id not in state.episodes:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from ..schemas.codecs import encode_json
 from ..schemas.errors import Conflict, EventInvalid
-from ..schemas.events import MAX_VERSION, ModelEvent, ModelPromoted, ModelRegistered, ModelRolledBack
+from ..schemas.events import MAX_VERSION, ModelEvent, ModelPromoted, ModelProposed, ModelRegistered, ModelRolledBack
 from ..schemas.plain_text import one_line
 from ..schemas.records import Record
 from ..settings import Settings
+from .challengers import Challengers
 from .fold_guard import FoldGuard
 from .signing import FIRST, Verifier, verifier_of
 from .transport import Outgoing, Transport
@@ -29,6 +30,7 @@ class _Model:
     champions: list[int] = field(default_factory=list)
     history: list[ModelEvent] = field(default_factory=list)
     seen: set[bytes] = field(default_factory=set)
+    challengers: Challengers = field(default_factory=Challengers)
 
 
 class Registry:
@@ -102,6 +104,11 @@ class Registry:
         known = self._models.get(model)
         return None if known is None or len(known.champions) < 2 else known.versions[known.champions[-2]]
 
+    def challengers(self, model: str) -> Challengers:
+        """Return the versions that were proposed."""
+        known = self._models.get(model)
+        return Challengers() if known is None else known.challengers
+
     def versions(self, model: str) -> list[ModelRegistered]:
         """Return all registered versions, oldest first."""
         known = self._models.get(model)
@@ -151,19 +158,20 @@ class Registry:
             if known is None:
                 model.versions[event.version] = event
             return known is None
-        if isinstance(event, ModelPromoted | ModelRolledBack):
+        if isinstance(event, ModelPromoted | ModelProposed | ModelRolledBack):
             registered = model.versions.get(event.version)
             if registered is None or registered.digest != event.digest:
                 log.warning(
                     "%s version %d is not registered with that artifact: it does not serve", one_line(event.model), event.version
                 )
                 return False
-            if isinstance(event, ModelRolledBack):
-                return _roll_back(model, event)
-            if model.champions and model.champions[-1] == event.version:
-                return False
+        if isinstance(event, ModelRolledBack) and not _roll_back(model, event):
+            return False
+        if isinstance(event, ModelPromoted | ModelProposed) and model.champions and model.champions[-1] == event.version:
+            return False
+        if isinstance(event, ModelPromoted):
             model.champions.append(event.version)
-        return True
+        return model.challengers.fold(event)
 
 
 def read_registry(transport: Transport, settings: Settings) -> Registry:

@@ -7,20 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..schemas import codecs
-from ..schemas.errors import DriftloopError, EventInvalid
-from ..schemas.events import AlertFired, AlertResolved, Severity
-from ..schemas.records import Record
-from ..schemas.topics import KINDS
+from ..schemas.errors import DriftloopError
+from ..schemas.events import AlertFired, Severity
 from ..settings import Settings
-from .outgoing import outgoing
-from .transport import Reader, Sender, Transport
+from .alert_board import AlertBoard
+from .transport import Transport
 
 SERVICE = "_driftloop"  # the model of alerts that are about the service, as every event has one
 PREFIX = "service-"
-READ_RECORDS = 2_000
-POLL_S = 0.2
-FLUSH_S = 10.0
 log = logging.getLogger("driftloop.service")
 
 
@@ -39,65 +33,24 @@ class Trouble:
         return PREFIX + self.name
 
 
-class TroubleBoard:
-    """The troubles that are open, read from the alerts topic: what another process told is not told again, nor lost in a restart."""
+class TroubleBoard(AlertBoard):
+    """The troubles that are open, each with its lines in the log."""
 
     def __init__(self, settings: Settings, transport: Transport) -> None:
-        self._settings = settings
-        self._transport = transport
-        self._reader: Reader | None = None
-        self._sender: Sender | None = None
-        self.open: dict[str, AlertFired] = {}
-
-    def refresh(self) -> None:
-        """Read the alerts topic up to its present end; raises BrokerUnavailable."""
-        if self._reader is None:
-            self._reader = self._transport.reader([self._settings.topic("alerts")])
-        while True:
-            records = self._reader.poll(READ_RECORDS, POLL_S)
-            for record in records:
-                self._fold(record)
-            if not records and self._reader.at_end():
-                return
+        super().__init__(settings, transport, PREFIX)
 
     def begin(self, trouble: Trouble) -> None:
         """Log and publish a trouble unless it is open already; raises BrokerUnavailable."""
         if trouble.alert_id in self.open:
             return
         log.error("trouble: %s", trouble.summary)
-        event = AlertFired(model=trouble.model, alert_id=trouble.alert_id, severity=trouble.severity, summary=trouble.summary)
-        self.open[trouble.alert_id] = event
-        self._send(event)
+        self.fire(AlertFired(model=trouble.model, alert_id=trouble.alert_id, severity=trouble.severity, summary=trouble.summary))
 
     def end(self, alert_id: str, summary: str) -> None:
         """Log and publish that a trouble is over, if it is open; raises BrokerUnavailable."""
-        fired = self.open.pop(alert_id, None)
-        if fired is not None:
+        if alert_id in self.open:
             log.info("trouble is over: %s", summary)
-            self._send(AlertResolved(model=fired.model, alert_id=alert_id, summary=summary))
-
-    def close(self) -> None:
-        """Let go of the clients."""
-        for client in (self._reader, self._sender):
-            if client is not None:
-                client.close()
-        self._reader = self._sender = None
-
-    def _send(self, event: AlertFired | AlertResolved) -> None:
-        if self._sender is None:
-            self._sender = self._transport.sender()
-        self._sender.send(outgoing(self._settings, event))
-        self._sender.flush(FLUSH_S)
-
-    def _fold(self, record: Record) -> None:
-        try:
-            event = codecs.decode(record.value, KINDS["alerts"].carries, record.topic)
-        except EventInvalid:
-            return
-        if isinstance(event, AlertFired) and event.alert_id.startswith(PREFIX):
-            self.open[event.alert_id] = event
-        elif isinstance(event, AlertResolved):
-            self.open.pop(event.alert_id, None)
+            self.resolve(alert_id, summary)
 
 
 def announce(settings: Settings, transport: Transport, troubles: Iterable[Trouble]) -> None:

@@ -14,6 +14,7 @@ from ..schemas.events import MetricsComputed
 from ..schemas.records import Record
 from ..schemas.topics import KINDS
 from ..settings import Settings
+from .proposals import Proposals
 from .transport import Reader, Transport
 from .troubles import PREFIX, Trouble, TroubleBoard
 from .vital_signs import LETTERS, DeadLetterRates, Heard, Part, Silences, Stalls
@@ -42,6 +43,7 @@ class Watchdog:
         self._silences = Silences(self._config)
         self._ear: Reader | None = None
         self._heard = Heard(self._config)
+        self._proposals = Proposals(settings, transport)
         self._quiet_until = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -54,7 +56,7 @@ class Watchdog:
         self._close()
 
     def look(self, now_s: float) -> None:
-        """Take the vital signs once, and publish which troubles begin and which are over; raises BrokerUnavailable."""
+        """Take the vital signs once, and publish which troubles begin and which are over, and which proposals; raises BrokerUnavailable."""
         self._board.refresh()
         self._read()
         self._listen(now_s)
@@ -63,6 +65,7 @@ class Watchdog:
             self._board.begin(trouble)
         for alert_id in [one for one in self._board.open if one not in found and self._is_over(one.removeprefix(PREFIX))]:
             self._board.end(alert_id, f"{alert_id.removeprefix(PREFIX)}: back to usual")
+        self._proposals.look(now_s)
 
     def _is_over(self, name: str) -> bool:
         """Return True for what was seen to be well; what began before this watchdog did may last without it having noticed yet."""
@@ -134,6 +137,7 @@ class Watchdog:
                 if reader is not None:
                     reader.close()
             self._board.close()
+            self._proposals.close()
         except DriftloopError as problem:
             log.warning("the watchdog's clients did not close: %s", problem)
         self._reader = self._ear = None

@@ -8,13 +8,13 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from ..schemas import codecs
 from ..schemas.errors import NotFound
-from ..schemas.events import Event, JobCancelled, JobFailed, JobFinished, JobProgressed, JobRequested, JobStarted
+from ..schemas.events import Event, JobCancelled, JobFailed, JobFinished, JobProgressed, JobRequested, JobStarted, Outcome
 from ..schemas.records import Record
 from ..schemas.topics import KINDS
 from ..settings import Settings
@@ -105,7 +105,7 @@ def read_events(transport: Transport, topics: Sequence[str], carries: Any) -> It
 
 
 class JobView(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A job as its events tell it; `state` is requested, running, promoted, rejected, failed or cancelled."""
+    """A job as its events tell it; `state` is requested, running, promoted, proposed, registered, rejected, failed or cancelled."""
 
     job_id: str
     model: str
@@ -127,7 +127,7 @@ class JobView(msgspec.Struct, kw_only=True, omit_defaults=True):
     @property
     def ended(self) -> bool:
         """Return True once nothing more will happen."""
-        return self.state in ("promoted", "rejected", "failed", "cancelled")
+        return self.state in (*get_args(Outcome), "failed", "cancelled")
 
     def take(self, event: Event) -> None:
         """Take in one event of this job."""

@@ -1,6 +1,7 @@
 """Models, jobs, produce and watch on the command line, over the memory transport."""
 
 import errno
+import getpass
 import json
 import os
 from pathlib import Path
@@ -15,9 +16,11 @@ from driftloop.cli_console import State
 from driftloop.compression import store
 from driftloop.compression.onnx_file import clean
 from driftloop.compression.small_model import untrained_model
-from driftloop.schemas.events import JobFinished, Signature
+from driftloop.schemas.events import JobFinished, ModelProposed, Signature
 from driftloop.schemas.rows import Rows
+from driftloop.settings import load_settings
 from driftloop.streams.memory import MemoryTransport
+from driftloop.streams.outgoing import publish
 from driftloop.streams.transport import Outgoing
 from driftloop.tests.exported import FOLDER
 from driftloop.tests.onnx_graphs import sound_model
@@ -68,6 +71,24 @@ def test_a_model_is_registered_promoted_and_rolled_back(transport: MemoryTranspo
     assert shown["lineage"][1]["manifest"]["parent_digest"] == first["digest"]
     assert [event["type"] for event in shown["history"]][-2:] == ["model_promoted", "model_rolled_back"]
     assert run("model", "show", "m").stdout.splitlines()[1].startswith("*\t1\t")
+
+
+def test_a_person_decides_of_the_proposed_version(transport: MemoryTransport, tmp_path: Path) -> None:
+    told("model", "register", "m", model_file(tmp_path), "--classes", "no,yes", "--promote")
+    for seed in (1, 2):
+        digest = told("model", "register", "m", model_file(tmp_path, seed), "--classes", "no,yes")["digest"]
+        event = ModelProposed(model="m", version=1 + seed, digest=digest, reason="better", expires_at=4e9, previous_version=1)
+        publish(load_settings(), transport, event)
+    assert told("model", "ls")[0]["challenger"] == 3
+    assert [line[:2] for line in run("model", "show", "m").stdout.splitlines()[1:]] == ["*\t", "\t2", "?\t"]
+    assert run("model", "approve", "m", "2").exit_code == 4
+    gone = told("model", "reject", "m", "--by", "ann", "--reason", "not on a Friday")
+    assert (gone["version"], gone["by"], gone["reasons"]) == (3, "ann", ["not on a Friday"])
+    assert run("model", "approve", "m").exit_code == 4
+    publish(load_settings(), transport, event)
+    approved = told("model", "approve", "m", "3")
+    assert (approved["version"], approved["by"]) == (3, getpass.getuser())
+    assert told("model", "ls")[0]["champion"] == 3
 
 
 def test_the_same_file_is_registered_once(transport: MemoryTransport, tmp_path: Path) -> None:

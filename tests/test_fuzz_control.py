@@ -6,7 +6,7 @@ from driftloop.benchmarks.fuzz_control import fuzz, templates
 
 
 def test_the_events_that_mutations_begin_with_are_of_every_type() -> None:
-    assert len({tree["type"] for _, tree in templates()}) == 15
+    assert len({tree["type"] for _, tree in templates()}) == 16
 
 
 def test_no_event_raises_out_of_a_fold_and_good_models_are_served() -> None:
