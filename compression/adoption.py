@@ -6,19 +6,22 @@ left out, operators are said in the words of a later set. Each change is told.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from ..schemas.errors import ArtifactInvalid, ModelUnsupported
 from ..schemas.events import Scalar
 from ..schemas.plain_text import one_line, shown
+from .external_data import pack
 from .ml_attributes import Attributes
 from .one_matrix import to_one_matrix
 from .onnx_checks import LIMITS, FileLimits, describe
 from .onnx_file import check_by_onnx, graph_signature, load_onnx, parse_onnx
 from .open_batch import check_opened, open_batch
 from .operator_sets import DOMAINS, ML_DOMAIN, OLD_OPSETS, OPSETS
-from .seen import Adopted
+from .seen import PLAIN, Adopted, Adoption
 from .squash import squash
 
 OPSET = 18
@@ -28,14 +31,13 @@ _SCORES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _LABELLED = {"classlabels_int64s": "wholes", "classlabels_ints": "wholes", "classlabels_strings": "texts"}
 
 
-def adopt(data: bytes, squashed: str = "", limits: FileLimits = LIMITS) -> Adopted:
+def adopt(data: bytes, asked: Adoption = PLAIN, limits: FileLimits = LIMITS) -> Adopted:
     """Return the model in `data` as load_onnx takes it, the same bytes where nothing had to be changed.
 
-    `squashed`: put a softmax or a sigmoid behind its scores. Raises ArtifactInvalid, ModelUnsupported as load_onnx. Files of strangers
-    are adopted in a child (streams/model_trial.py).
+    Raises ArtifactInvalid, ModelUnsupported as load_onnx. Files of strangers are adopted in a child (streams/model_trial.py).
     """
     model = parse_onnx(data, limits)
-    notes: list[str] = []
+    notes = [] if asked.beside is None else [note for note in (pack(model, Path(asked.beside), limits),) if note]
     named = any(node.domain in DOMAINS for node in model.graph.node)
     classes = _take_off_maps(model, notes)
     _leave_out_answers(model, notes)
@@ -44,11 +46,11 @@ def adopt(data: bytes, squashed: str = "", limits: FileLimits = LIMITS) -> Adopt
     is_opened = open_batch(model, notes)
     columns = to_one_matrix(model, limits)
     notes += columns.notes
-    if squashed:
+    if asked.squash:
         scores = [value.name for value in model.graph.output if value.type.tensor_type.elem_type in _SCORES]
         if not scores:
             raise ArtifactInvalid("model must have an output of floating-point numbers to squash, got none")
-        notes.append(squash(model, scores[-1], squashed))
+        notes.append(squash(model, scores[-1], asked.squash))
     if notes:
         model.ir_version = max(model.ir_version, IR_VERSION)
         data = bytes(model.SerializeToString(deterministic=True))

@@ -17,6 +17,16 @@ from .graph_signature import GraphSignature, check_columns, check_signature
 ROWS = (1, 11)
 
 
+class Adoption(msgspec.Struct, frozen=True):
+    """What is asked of adoption: an activation behind the scores, and the path of the file, so that weights beside it are packed in."""
+
+    squash: str = ""
+    beside: str | None = None
+
+
+PLAIN = Adoption()
+
+
 @dataclass(frozen=True, slots=True)
 class Adopted:
     """A model file as it can be registered; `notes` say what was changed, `classes` those that it names, in the order of the scores.

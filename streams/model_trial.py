@@ -1,7 +1,8 @@
 """Foreign models are opened in a limited child before anything else opens them: `python -m driftloop.streams.model_trial FOLDER`.
 
 Once for each digest in a process: what the child saw is remembered, a refusal too. The child writes what it saw, or why it refuses,
-into FOLDER; one that crashes, hangs or takes too much has said so. `--adopt` makes of an exporter's file one that can be served first.
+into FOLDER; one that crashes, hangs or takes too much has said so. Where FOLDER says what is asked of
+adoption, an exporter's file is made one that can be served first.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 import sys
 import tempfile
 import threading
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..compression.seen import Adopted, Seen, check_seen
+from ..compression.seen import PLAIN, Adopted, Adoption, Seen, check_seen
 from ..schemas.config import ModelsConfig
 from ..schemas.errors import ArtifactInvalid, Conflict, ModelUnsupported
 from ..schemas.events import Scalar, Signature
@@ -27,8 +29,7 @@ from .child_process import ChildProcess, Ended, Limits
 
 DEFAULTS = ModelsConfig()
 MODULE = "driftloop.streams.model_trial"
-MODEL, SEEN, REFUSED, CHANGES = "model.onnx", "seen.json", "refused.json", "changes.json"
-ADOPT = "--adopt"
+MODEL, ASKED, SEEN, REFUSED, CHANGES = "model.onnx", "asked.json", "seen.json", "refused.json", "changes.json"
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_REMEMBERED = 256
 # Of a file of weights, as protobuf, checker, shape inference and session hold them at once: 250 MB took 2.2 GB.
@@ -56,19 +57,17 @@ class Changes(msgspec.Struct, frozen=True):
     categories: dict[str, tuple[str, ...]]
 
 
-def adopted(data: bytes, config: ModelsConfig, squash: str = "") -> Adopted:
-    """Return the model file of an exporter as one that can be served, tried already, with its scores squashed where asked.
-
-    Raises as `tried`.
-    """
+def adopted(data: bytes, config: ModelsConfig, asked: Adoption = PLAIN) -> Adopted:
+    """Return the model file of an exporter as one that can be served, as asked, tried already; raises as `tried`."""
     _check_size(data, config)
     try:
-        known, certain, told = _try(data, config, ADOPT, *([squash] if squash else []))
+        known, certain, told = _try(data, config, asked)
     except OSError as problem:
         raise _no_child(problem) from None
     if isinstance(known, ArtifactInvalid):
         raise type(known)(str(known))
     assert told is not None  # there is one where there is no refusal
+    _check_size(told.onnx, config)
     _remember(hashlib.sha256(told.onnx).hexdigest(), known, certain)
     return told
 
@@ -118,26 +117,39 @@ def _remember(digest: str, known: Seen | ArtifactInvalid, certain: bool) -> None
             _remembered.popitem(last=False)
 
 
-def _try(data: bytes, config: ModelsConfig, *options: str) -> tuple[Seen | ArtifactInvalid, bool, Adopted | None]:
+def _try(data: bytes, config: ModelsConfig, asked: Adoption | None = None) -> tuple[Seen | ArtifactInvalid, bool, Adopted | None]:
     """Return what a child says of the model, whether it would say so on any day, and what it made of the model where it adopts."""
     with tempfile.TemporaryDirectory(prefix="driftloop-model-") as name:
         folder = Path(name)
         (folder / MODEL).write_bytes(data)
+        size_bytes = len(data)
+        if asked is not None:
+            (folder / ASKED).write_bytes(msgspec.json.encode(asked))
+            size_bytes += _beside_bytes(asked, config)
         # Adoption may write the model anew, a little longer.
-        limits = Limits(config.trial_timeout_s, trial_memory(len(data), config), file_bytes=MAX_ANSWER_BYTES + 2 * len(data))
-        child = ChildProcess(MODULE, [str(folder), *options], folder, limits)
+        limits = Limits(config.trial_timeout_s, trial_memory(size_bytes, config), file_bytes=MAX_ANSWER_BYTES + 2 * size_bytes)
+        child = ChildProcess(MODULE, [str(folder)], folder, limits)
         try:
             ended = child.wait(config.trial_timeout_s + 1.0)
         finally:
             child.stop()
         known, certain = _answer(folder, ended, config)
-        if isinstance(known, ArtifactInvalid) or not options:
+        if isinstance(known, ArtifactInvalid) or asked is None:
             return known, certain, None
         try:
             changes = msgspec.json.decode((folder / CHANGES).read_bytes(), type=Changes)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return ArtifactInvalid(f"model must open and run within its limits, but {_why(ended, config)}"), False, None
         return known, certain, Adopted((folder / MODEL).read_bytes(), **msgspec.structs.asdict(changes))
+
+
+def _beside_bytes(asked: Adoption, config: ModelsConfig) -> int:
+    """Return the bytes of the files beside a model that bear its name, at most as many as a model may have."""
+    if asked.beside is None:
+        return 0
+    file = Path(asked.beside)
+    names = [one for one in os.listdir(file.parent) if one.startswith(file.stem) and one != file.name]
+    return min(sum((file.parent / one).lstat().st_size for one in names), config.max_bytes)
 
 
 def _answer(folder: Path, ended: Ended | None, config: ModelsConfig) -> tuple[Seen | ArtifactInvalid, bool]:
@@ -165,18 +177,18 @@ def _why(ended: Ended | None, config: ModelsConfig) -> str:
 
 def main(arguments: list[str]) -> int:
     """Try the model in the folder and write what was seen; return the exit code."""
-    if not arguments or arguments[1:2] not in ([], [ADOPT]) or len(arguments) > 3 or not Path(arguments[0]).is_dir():
-        sys.stderr.write(f"usage: python -m {MODULE} FOLDER [{ADOPT} [softmax|sigmoid]]\n")
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        sys.stderr.write(f"usage: python -m {MODULE} FOLDER\n")
         return 2
     folder = Path(arguments[0])
     from ..compression.trial import try_model
 
     try:
         data = (folder / MODEL).read_bytes()
-        if arguments[1:]:
+        if (folder / ASKED).exists():
             from ..compression.adoption import adopt
 
-            made = adopt(data, arguments[2] if len(arguments) > 2 else "")
+            made = adopt(data, msgspec.json.decode((folder / ASKED).read_bytes(), type=Adoption))
             (folder / CHANGES).write_bytes(msgspec.json.encode(Changes(made.notes, made.classes, made.features, made.categories)))
             if made.onnx != data:
                 data = made.onnx

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..compression.seen import Adopted
+from ..compression.seen import Adopted, Adoption
 from ..compression.store import ArtifactStore, read_bounded
 from ..detectors.admission import Admission
 from ..schemas.codecs import encode_json
@@ -51,7 +51,7 @@ def read_model(settings: Settings, file: Path) -> bytes:
 
 def adopt_model(settings: Settings, file: Path, squash: str = "") -> Adopted:
     """Return a model file as an exporter wrote it, made one that can be served; raises as read_model and `adopted`."""
-    return adopted(read_model(settings, file), settings.models, squash)
+    return adopted(read_model(settings, file), settings.models, Adoption(squash, str(file.absolute())))
 
 
 def adopted_signature(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from driftloop.compression.adoption import adopt
+from driftloop.compression.seen import Adoption
 from driftloop.schemas.errors import EventInvalid
 from driftloop.streams.predictor import Predictor
 from driftloop.streams.publishing import adopted_signature
@@ -15,7 +16,7 @@ from driftloop.tests.exported import FOLDER, expected, mixed, mixed_rows
 
 
 def served(name: str, features: tuple[str, ...] = (), classes: tuple[Any, ...] = (), squash: str = "") -> Predictor:
-    made = adopt((FOLDER / f"{name}.onnx").read_bytes(), squash)
+    made = adopt((FOLDER / f"{name}.onnx").read_bytes(), Adoption(squash))
     signature = adopted_signature(made, features, classes)
     return PromotedModel("m", 1, hashlib.sha256(made.onnx).hexdigest(), signature, made.onnx).predictor()
 

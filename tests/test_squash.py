@@ -8,6 +8,7 @@ from onnx import ModelProto
 from driftloop.compression.adoption import adopt
 from driftloop.compression.onnx_file import signature_of
 from driftloop.compression.runtime import open_session
+from driftloop.compression.seen import Adoption
 from driftloop.compression.squash import are_chances
 from driftloop.compression.trial import try_model
 from driftloop.schemas.errors import ArtifactInvalid
@@ -25,7 +26,7 @@ def logits() -> ModelProto:
 
 def test_a_softmax_behind_logits_gives_what_the_net_with_one_gives() -> None:
     rows = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
-    made = adopt(logits().SerializeToString(), "softmax")
+    made = adopt(logits().SerializeToString(), Adoption("softmax"))
     assert made.notes == ("a Softmax is put behind output 'scores'",)
     scores, wanted = (
         open_session(data).run(["scores"], {"features": rows})[0] for data in (made.onnx, sound_model().SerializeToString())
@@ -36,18 +37,18 @@ def test_a_softmax_behind_logits_gives_what_the_net_with_one_gives() -> None:
 def test_a_sigmoid_behind_one_number_makes_it_the_second_class() -> None:
     data = export("xgb_number")
     assert not signature_of(adopt(data).onnx).outputs[0].sigmoid
-    assert signature_of(adopt(data, "sigmoid").onnx).outputs[0].sigmoid
+    assert signature_of(adopt(data, Adoption("sigmoid")).onnx).outputs[0].sigmoid
 
 
 def test_what_is_squashed_is_not_squashed_again() -> None:
     with pytest.raises(ArtifactInvalid, match="must be no chances yet to be squashed, got those of a Softmax"):
-        adopt(sound_model().SerializeToString(), "softmax")
+        adopt(sound_model().SerializeToString(), Adoption("softmax"))
 
 
 def test_the_raw_scores_take_no_name_that_is_there() -> None:
     model = logits()
     model.graph.node[0].output[0] = model.graph.node[1].input[0] = "scores_raw"
-    taken = onnx.load_model_from_string(adopt(model.SerializeToString(), "softmax").onnx)
+    taken = onnx.load_model_from_string(adopt(model.SerializeToString(), Adoption("softmax")).onnx)
     assert taken.graph.node[-1].input[0] == "scores_raw1"
 
 
