@@ -12,9 +12,11 @@ from ..schemas.errors import ArtifactInvalid, ModelUnsupported
 from ..schemas.plain_text import one_line, shown
 from .graph_signature import BATCHES
 from .onnx_checks import FileLimits, describe
+from .operator_sets import DOMAINS, SIZED
 from .untold_shapes import Shape, add_untold
 
 Shapes = Mapping[str, Shape]
+_RECURRENT = ("LSTM", "GRU", "RNN")
 _ROUNDS = 32  # a pipeline has a step or two whose shape onnx does not follow, each behind others that it does
 
 
@@ -75,6 +77,20 @@ def check_cost(model: ModelProto, limits: FileLimits) -> Shapes:
     return small
 
 
+def check_sizes(model: ModelProto) -> None:
+    """Raise where the size of a value follows from the numbers in a row, and not from how many there are alone."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    valued = {value.name for value in model.graph.input} - held
+    for node in model.graph.node:
+        for place in SIZED.get(node.op_type, ()) if node.domain in DOMAINS else ():
+            if place < len(node.input) and node.input[place] in valued:
+                raise ModelUnsupported(
+                    f"{describe(node)}: the size must not follow from the numbers in a row, as {shown(node.input[place])} does"
+                )
+        if valued & set(node.input) and node.op_type not in ("Shape", "Size"):
+            valued |= set(node.output)
+
+
 def _elements(shape: Shape | None) -> int:
     return math.prod(size for size in shape if size is not None) if shape else 0
 
@@ -86,7 +102,14 @@ def _products(node: NodeProto, shapes: Shapes) -> int:
         return made * max(_inner(shapes.get(node.input[0])), 1)
     if node.op_type == "Conv" and len(node.input) > 1:
         return made * max(_elements((shapes.get(node.input[1]) or ())[1:]), 1)
-    if node.op_type in ("MaxPool", "AveragePool"):
+    if node.op_type in _RECURRENT and len(node.input) > 2:
+        weights = sum(_elements(shapes.get(name)) for name in node.input[1:3])
+        return weights * max(_elements((shapes.get(node.input[0]) or ())[:2]), 1)
+    if node.op_type == "ConvTranspose" and len(node.input) > 1:
+        return _elements(shapes.get(node.input[0])) * max(_elements((shapes.get(node.input[1]) or ())[1:]), 1)
+    if node.op_type == "Einsum":
+        return math.prod(max(_elements(shapes.get(name)), 1) for name in node.input)
+    if node.op_type in ("MaxPool", "AveragePool", "LpPool"):
         kernel: list[int] = next((list(attribute.ints) for attribute in node.attribute if attribute.name == "kernel_shape"), [])
         return made * max(math.prod(kernel), 1)
     return made + sum(_elements(shapes.get(name)) for name in node.input)

@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from ..schemas.errors import ArtifactInvalid, ModelUnsupported
 from ..schemas.plain_text import one_line, shown
-from .graph_cost import Shapes, check_cost, shapes_at
+from .graph_cost import Shapes, check_cost, check_sizes, shapes_at
 from .graph_signature import BATCHES, GraphOutput, GraphSignature
 from .ml_checks import check_ml
 from .onnx_checks import LIMITS, FileLimits, check_counts, check_names, check_nodes, check_opset, check_tensors, describe
@@ -32,6 +32,7 @@ def load_onnx(data: bytes, limits: FileLimits = LIMITS) -> ModelProto:
     check_nodes(model, limits)
     _check_interface(model, limits)
     check_by_onnx(model)
+    check_sizes(model)
     check_ml(model, check_cost(model, limits), limits)
     return model
 

@@ -46,6 +46,13 @@ def mixed() -> dict[str, NDArray[Any]]:
         return dict(held)
 
 
+@cache
+def nets() -> dict[str, NDArray[Any]]:
+    """`<file>`: the rows, each in one piece; `<file>=`: what torch says of them."""
+    with np.load(FOLDER / "nets.npz") as held:
+        return dict(held)
+
+
 def mixed_names() -> list[str]:
     """`<file>=<kind of label>` of each export whose input is not one matrix of float32."""
     return sorted(name for name in mixed() if "=" in name)

@@ -7,11 +7,11 @@ from onnx import TensorProto, helper
 
 from driftloop.compression.adoption import adopt
 from driftloop.compression.onnx_file import load_onnx, signature_of
-from driftloop.compression.runtime import Runner
+from driftloop.compression.runtime import Runner, open_session
 from driftloop.compression.seen import Adopted, check_seen
 from driftloop.compression.trial import try_model
 from driftloop.schemas.errors import ArtifactInvalid, Conflict, ModelUnsupported
-from driftloop.tests.exported import classes_of, expected, export, names, signature_for
+from driftloop.tests.exported import FOLDER, classes_of, expected, export, names, nets, signature_for
 from driftloop.tests.onnx_graphs import sound_model
 
 EXPORTS = names()
@@ -34,6 +34,24 @@ def test_an_export_is_adopted_and_scores_as_its_source(name: str) -> None:
     assert made.classes == classes_of(name)
     assert adopt(made.onnx).onnx == made.onnx
     assert not adopt(made.onnx).notes
+
+
+NETS = sorted(name for name in nets() if "=" not in name)
+REFUSED_NETS = {"torch_image_one": "must run on any number of rows, export it with a dynamic batch"}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_network_as_torch_exports_it_scores_as_torch_says(name: str) -> None:
+    data = (FOLDER / f"{name}.onnx").read_bytes()
+    if name in REFUSED_NETS:
+        with pytest.raises(ArtifactInvalid, match=REFUSED_NETS[name]):
+            adopt(data)
+        return
+    made, rows = adopt(data), nets()[name]
+    graph = try_model(made.onnx).graph
+    feed = {graph.input_name: rows.reshape(len(rows), *graph.input_shape)}
+    scores = open_session(made.onnx).run([graph.scores_name], feed)[0]
+    np.testing.assert_allclose(scores.reshape(len(rows), -1), nets()[f"{name}="], atol=1e-5)
 
 
 def test_what_is_changed_is_told() -> None:

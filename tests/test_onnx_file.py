@@ -177,6 +177,18 @@ def line_in_a_name(model: ModelProto) -> None:
     model.graph.node[0].name = "first\n2026-01-01 ERROR all is lost"
 
 
+def size_of_a_value(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Cast", ["features"], ["whole"], to=TensorProto.INT64))
+    model.graph.node.append(helper.make_node("Expand", ["b0", "whole"], ["wide"]))
+
+
+def places_of_a_value(model: ModelProto) -> None:
+    """A size may follow from how many rows there are, but not from what is in them, however far behind."""
+    model.graph.node.append(helper.make_node("Neg", ["features"], ["a1"]))
+    model.graph.node.append(helper.make_node("Cast", ["a1"], ["whole"], to=TensorProto.INT64))
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["whole"], ["filled"]))
+
+
 def text_cast(model: ModelProto) -> None:
     model.graph.node.append(helper.make_node("Cast", ["b"], ["text"], to=TensorProto.STRING))
 
@@ -220,7 +232,7 @@ def kernel_of_zero(model: ModelProto) -> None:
         (huge_dims, ArtifactInvalid, "w0"),
         (negative_dims, ArtifactInvalid, "w0"),
         (short_data, ArtifactInvalid, "w0"),
-        (text_tensor, ModelUnsupported, "w0"),
+        (text_tensor, ArtifactInvalid, "w0"),
         (many_nodes, ModelUnsupported, "3005"),
         (doubling, ArtifactInvalid, "numbers a row"),
         (no_nodes, ArtifactInvalid, "nodes"),
@@ -244,6 +256,12 @@ def kernel_of_zero(model: ModelProto) -> None:
         (folded_for_minutes, ModelUnsupported, "products a row"),
         (endless_row, ArtifactInvalid, "20000000"),
         (line_in_a_name, ArtifactInvalid, r"'first\\n2026"),
+        (
+            size_of_a_value,
+            ModelUnsupported,
+            "Expand node 'wide': the size must not follow from the numbers in a row, as 'whole' does",
+        ),
+        (places_of_a_value, ModelUnsupported, "ConstantOfShape node 'filled': the size must not follow"),
         (text_cast, ModelUnsupported, "type 8"),
         (text_constant, ModelUnsupported, "text"),
         (weights_nan, ArtifactInvalid, "'b0' must hold numbers alone"),
