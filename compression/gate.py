@@ -1,4 +1,4 @@
-"""The gate: champion and candidate on the same held-out rows; whatever is not shown to be better is rejected, with reasons."""
+"""The gate: champion and candidate on the same rows, which neither saw; whatever is not shown to be better is rejected, with reasons."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..schemas.events import Scalar
 from ..schemas.recipes import GateRule
 from ..schemas.rows import Rows
 from ..schemas.verdicts import GateVerdict
+from .crossing import Evidence
 from .runtime import Floats, Runner, latencies_s, outcomes
 
 METRICS = {"classification": "accuracy", "regression": "negative_mae"}
@@ -24,23 +25,30 @@ _BATCHES = (1, 32)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One comparison of two models of one signature on the same rows; `notes` go into the verdict."""
+    """One comparison of two models of one signature on the same rows; `notes` go into the verdict.
+
+    `evidence`: results of both on rows that are not held out, but that neither model nor choice had seen.
+    """
 
     champion: Runner
     candidate: Runner
     holdout: Rows
     notes: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What the verdict is made of; ratios are candidate / champion; segment and class are those that lose most.
 
-    `slower_us`: by how much a call takes longer, at the batch size where it is most.
+    `interval` is on all rows that count, `newest` on the held-out ones alone. `slower_us`: by how much a call takes longer, at the
+    batch size where it is most.
     """
 
     metrics: tuple[float, float]
     interval: tuple[float, float]
+    newest: tuple[float, float]
+    rows: int
     churn: float
     sizes: tuple[int, int]
     latency_ratio: float
@@ -78,7 +86,7 @@ def judge(trial: Trial, rule: GateRule, timer: Callable[[], float]) -> GateVerdi
         champion=measured.metrics[0],
         difference=measured.difference,
         interval=measured.interval,
-        rows=len(rows),
+        rows=measured.rows,
         churn=measured.churn,
         size_bytes=trial.candidate.size_bytes,
         champion_size_bytes=trial.champion.size_bytes,
@@ -96,20 +104,28 @@ def _measure(trial: Trial, rule: GateRule, timer: Callable[[], float]) -> Measur
     task = champion.signature.task
     scores = champion.scores(rows.features), candidate.scores(rows.features)
     results = outcomes(scores[0], rows, task), outcomes(scores[1], rows, task)
+    newest = paired_interval(results[1] - results[0], rule.confidence, task)
+    counted = rows
+    if trial.evidence is not None:
+        counted = trial.evidence.rows.followed_by(rows)
+        before = trial.evidence.champion, trial.evidence.candidate
+        results = np.concatenate([before[0], results[0]]), np.concatenate([before[1], results[1]])
     differences = results[1] - results[0]
     worst_class = None
     if task == "classification":
-        found = _worst(differences, rows.labels, rule.min_class_rows)
+        found = _worst(differences, counted.labels, rule.min_class_rows)
         worst_class = None if found is None else (champion.signature.classes[int(found[0])], found[1])
     ratio, slower_us = _latency((champion, candidate), rows.features, timer)
     worst_segment = None
-    if rows.segments is not None:
-        segments = np.array(["" if name is None else name for name in rows.segments])
+    if counted.segments is not None:
+        segments = np.array(["" if name is None else name for name in counted.segments])
         named = segments != ""
         worst_segment = _worst(differences[named], segments[named], rule.min_segment_rows)
     return Measured(
         metrics=(float(results[0].mean()), float(results[1].mean())),
         interval=paired_interval(differences, rule.confidence, task),
+        newest=newest,
+        rows=len(counted),
         churn=_churn(scores, rows, task),
         sizes=(champion.size_bytes, candidate.size_bytes),
         latency_ratio=ratio,
@@ -180,6 +196,9 @@ def _faults(measured: Measured, rule: GateRule) -> list[str]:
     if rule.min_gain is not None and not measured.interval[0] > rule.min_gain:
         more = f" by more than {rule.min_gain:.3g}" if rule.min_gain else ""
         faults.append(f"not shown to be better than the champion{more}: {_spread(measured)}")
+    if rule.min_gain is not None and measured.newest[1] < 0:
+        low, high = measured.newest
+        faults.append(f"worse than the champion on the newest rows: interval [{low:+.4f}, {high:+.4f}]")
     if rule.max_loss is not None:
         allowed = rule.max_loss * (1.0 if measured.metrics[0] >= 0 else -measured.metrics[0])
         if not measured.interval[0] >= -allowed:

@@ -1,4 +1,4 @@
-"""The rows of a job, cut once and by one rule: the newest are held out, no step sees them, and they alone judge."""
+"""The rows of a job, cut once and by one rule: the newest are held out, and no step and no choice sees them."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Optimizer:
             verdict = unchallenged(job, chosen.results, choice.exit)
             return Outcome(verdict=verdict, arm=chosen.arm, arms=arms, early_exit=choice.exit)
         context.track.progress(0.0, f"{chosen.arm} against the champion")
-        trial = Trial(context.champion.runner, chosen.piece.runner, context.data.holdout, context.data.notes)
+        trial = Trial(context.champion.runner, chosen.piece.runner, context.data.holdout, context.data.notes, choice.evidence)
         verdict = judge(trial, job.recipe.gate, self._timer)
         version = chosen.piece.version
         if version is not None:

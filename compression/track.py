@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -29,11 +29,16 @@ class Track:
     step: str = "start"
     start: float = 0.0
     end: float = 1.0
+    has_scalars: bool = True
 
     def part(self, step: str, start: float, end: float) -> Track:
         """Return the track of a part that spans `start` to `end` of this one."""
         width = self.end - self.start
-        return Track(self.tell, step, self.start + start * width, self.start + end * width)
+        return Track(self.tell, step, self.start + start * width, self.start + end * width, self.has_scalars)
+
+    def without_scalars(self) -> Track:
+        """Return the track of a part that is done several times over: how far it is counts, not each of its curves."""
+        return replace(self, has_scalars=False)
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Tell how far this part is, in [0, 1]."""
@@ -41,7 +46,10 @@ class Track:
 
     def scalars(self, fraction: float, at: int, values: dict[str, float]) -> None:
         """Tell what was measured at iteration `at` of this part."""
-        self.tell(Progress(step=self.step, fraction=self._whole(fraction), scalars=values, at=at))
+        if self.has_scalars:
+            self.tell(Progress(step=self.step, fraction=self._whole(fraction), scalars=values, at=at))
+        else:
+            self.progress(fraction)
 
     def _whole(self, fraction: float) -> float:
         return round(self.start + fraction * (self.end - self.start), 4)

@@ -30,6 +30,15 @@ class Rows:
         names = None if self.segments is None else tuple(name for name, kept in zip(self.segments, mask, strict=True) if kept)
         return Rows(self.features[mask], self.labels[mask], self.offsets[mask], names)
 
+    def followed_by(self, newer: Rows) -> Rows:
+        """Return these rows and newer ones behind them."""
+        segments = None
+        if self.segments is not None or newer.segments is not None:
+            segments = tuple(name for part in (self, newer) for name in part.segments or (None,) * len(part))
+        labels: NDArray[np.int64] | NDArray[np.float64] = np.concatenate([self.labels, newer.labels])
+        features, offsets = np.concatenate([self.features, newer.features]), np.concatenate([self.offsets, newer.offsets])
+        return Rows(features, labels, offsets, segments)
+
     def take(self, which: slice) -> Rows:
         """Return the rows of a slice."""
         segments = None if self.segments is None else self.segments[which]

@@ -6,8 +6,10 @@ import msgspec
 
 
 class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """The comparison of candidate and champion on the same held-out rows.
+    """The comparison of candidate and champion on the same rows, which neither had seen.
 
+    These are the newest rows, which are held out, and where arms were cross-fitted those before them: each answered by the arm that
+    the others choose, trained without it. Churn is that of the held-out rows.
     `difference` is candidate - champion, with a `confidence` interval [low, high]; higher is better for every metric here
     (errors are negated). `latency_ratio` is candidate / champion.
     """
@@ -32,7 +34,7 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm's metric on the held-out rows."""
+    """One arm's metric on rows that it was not trained on."""
 
     arm: str
     metric: float
