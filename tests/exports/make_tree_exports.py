@@ -68,6 +68,7 @@ def main() -> None:
     light: dict[str, Any] = {"n_estimators": ROUNDS, "num_leaves": 7, "verbose": -1, "random_state": 0}
     extreme: dict[str, Any] = {"n_estimators": ROUNDS, "max_depth": 3, "random_state": 0}
     cat: dict[str, Any] = {"iterations": ROUNDS, "depth": 3, "verbose": 0, "random_seed": 0, "allow_writing_files": False}
+    # onnxmltools 1.16 divides the sum of such trees by 100, however many there are: the export says a 12th of the number.
     bagged = LGBMRegressor(boosting_type="rf", bagging_freq=1, bagging_fraction=0.7, **light)
     pipeline = make_pipeline(SimpleImputer(), StandardScaler(), RandomForestClassifier(5, **PLAIN))
     made = {
