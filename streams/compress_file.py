@@ -109,8 +109,16 @@ def _interface(seen: Seen, model: Adopted) -> Interface:
     graph = seen.graph
     found = next(output for output in seen.outputs if output.name == graph.scores_name)
     sigmoid = graph.output(graph.scores_name).sigmoid
+    texts = tuple(model.categories.get(name, ()) for name in model.features)
     return Interface(
-        graph.feature_count, found.numbers[-1] // ROWS[-1], graph.input_name, graph.scores_name, sigmoid, model.classes
+        graph.feature_count,
+        found.numbers[-1] // ROWS[-1],
+        graph.input_name,
+        graph.scores_name,
+        sigmoid,
+        model.classes,
+        model.features,
+        texts,
     )
 
 

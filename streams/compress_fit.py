@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..schemas.events import Scalar, Signature, Task
 from ..schemas.rows import Rows
 from .labelled_table import Table, read_table
 from .table_columns import Wanted
+from .table_file import open_csv
 from .table_task import typed_classes
 
 MOST_SHOWN = 12
@@ -19,7 +21,8 @@ MOST_SHOWN = 12
 class Interface(NamedTuple):
     """What a model takes and gives: features a row, scores a row (None: not known), whether the one score comes from a Sigmoid.
 
-    `classes`: those that the file names, in the order of the scores.
+    `classes`: those that the file names, in the order of the scores. `columns`: the features that it names, `texts` what
+    each of them may hold where it is a category.
     """
 
     features: int
@@ -28,6 +31,8 @@ class Interface(NamedTuple):
     output_name: str
     sigmoid: bool = False
     classes: tuple[Scalar, ...] = ()
+    columns: tuple[str, ...] = ()
+    texts: tuple[tuple[str, ...], ...] = ()
 
 
 class Wish(NamedTuple):
@@ -57,7 +62,7 @@ def fit(model: Interface, wish: Wish) -> Fitted:
         task = "regression" if model.scores == 1 and not model.sigmoid else "classification"
         other = "classification" if task == "regression" else "regression"
         notes.append(f"{task} is assumed: the model gives {_scores(model.scores)} a row (--task {other} says otherwise)")
-    table = read_table(wish.path, wish.columns, "classification" if wish.classes else task, model.features)
+    table = read_table(wish.path, _columns(model, wish), "classification" if wish.classes else task, model.features, model.texts)
     if len(table.names) != model.features:
         raise Conflict(
             f"rows must have the model's {model.features} features beside {wish.columns.label!r}, got {len(table.names)} ({wish.path}); "
@@ -68,10 +73,23 @@ def fit(model: Interface, wish: Wish) -> Fitted:
     if classes:
         labels = np.array([classes.index(value) for value in table.classes], np.int64)[table.labels]
     signature = Signature(
-        task=table.task, features=table.names, classes=classes, input_name=model.input_name, output_name=model.output_name
+        task=table.task,
+        features=table.names,
+        classes=classes,
+        input_name=model.input_name,
+        output_name=model.output_name,
+        categories={name: known for name, known in zip(table.names, model.texts, strict=False) if known},
     )
     rows = Rows(table.features, labels, np.arange(len(table), dtype=np.int64))
     return Fitted(signature, rows, (*notes, *table.notes))
+
+
+def _columns(model: Interface, wish: Wish) -> Wanted:
+    """Return the columns that the user named, else those that the model names where the table has them all."""
+    if wish.columns.features or not model.columns:
+        return wish.columns
+    with open_csv(wish.path) as file:
+        return replace(wish.columns, features=model.columns) if set(model.columns) <= set(file.header) else wish.columns
 
 
 def _classes(model: Interface, wish: Wish, table: Table) -> tuple[Scalar, ...]:

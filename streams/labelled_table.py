@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from ..schemas import values
 from ..schemas.errors import InputInvalid
 from ..schemas.events import Scalar, Task
+from ..schemas.feature_row import UNKNOWN_CODE
 from .table_columns import Chosen, Wanted, choose
 from .table_file import CsvFile, CsvRow, open_csv, shown
 from .table_task import PEEK_ROWS, as_float, class_kind, class_of, number_of, task_of
 
 MOST_TEXT_BYTES = 256
+UNKNOWN = str(UNKNOWN_CODE)
+Categories = Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +53,20 @@ class Table:
 class _Numbers:
     """The features of the rows read so far, and how many cells were beyond float32."""
 
-    def __init__(self, file: CsvFile, chosen: Chosen) -> None:
+    def __init__(self, file: CsvFile, chosen: Chosen, categories: Categories) -> None:
         self._file = file
         self._columns = chosen.features
+        codes = enumerate(categories[: len(chosen.features)])
+        self._codes = {at: {text: str(place) for place, text in enumerate(texts)} for at, texts in codes if texts}
         self._cells = array("f")
         self._beyond = 0
         self._first = ""
 
     def add(self, row: CsvRow) -> None:
         cells = [row.cells[at] for at in self._columns]
+        for place, codes in self._codes.items():
+            text = cells[place].strip()
+            cells[place] = codes.get(text, "nan" if values.cell(text) is None else UNKNOWN)
         try:
             # Python's own spelling of numbers would take 1_000 for one.
             found = [float("_" if "_" in cell else cell) for cell in cells]
@@ -96,9 +104,12 @@ class _Numbers:
         return np.nan
 
 
-def read_table(path: str, wanted: Wanted, task: Task | None = None, needed: int | None = None) -> Table:
+def read_table(
+    path: str, wanted: Wanted, task: Task | None = None, needed: int | None = None, categories: Categories = ()
+) -> Table:
     """Return a whole table; `task` None: assumed from the labels; `needed`: how many features the model takes, if one is at hand.
 
+    `categories`: for each feature in order the texts that a column of texts may hold, none for a column of numbers.
     Raises NotFound for a missing file, InputInvalid naming line and column.
     """
     with open_csv(path) as file:
@@ -110,7 +121,7 @@ def read_table(path: str, wanted: Wanted, task: Task | None = None, needed: int 
         if not chosen.features:
             raise InputInvalid(f"table must have a feature column beside {wanted.label!r} ({path})")
         assumed = task_of(task, (row.cells[chosen.label] for row in head))
-        numbers = _Numbers(file, chosen)
+        numbers = _Numbers(file, chosen, categories)
         cells = list(_label_cells(chain(head, rows), file, chosen, numbers))
         labels, classes = _regression(cells, file, chosen) if assumed.task == "regression" else _classes(cells, file, chosen)
         notes = (assumed.sentence(), chosen.sentence(), numbers.note())

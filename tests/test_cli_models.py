@@ -22,7 +22,7 @@ from driftloop.settings import load_settings
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.outgoing import publish
 from driftloop.streams.transport import Outgoing
-from driftloop.tests.exported import FOLDER
+from driftloop.tests.exported import FOLDER, mixed, mixed_rows
 from driftloop.tests.onnx_graphs import sound_model
 
 PREDICTION = {"model": "m", "version": 1, "prediction_id": "1", "output": 1, "features": {"a": 0.5}}
@@ -295,6 +295,20 @@ def test_a_store_that_is_full_or_none_ends_in_one_line(
     assert shown.exit_code == 0
     assert "Input/output error" in shown.stderr
     assert "Traceback" not in refused.output + shown.output
+
+
+def test_compress_reads_texts_by_the_names_of_the_file(tmp_path: Path) -> None:
+    rows = mixed_rows("mixed_forest=two") * 12
+    answers = mixed()["mixed_forest=two"].argmax(axis=1).tolist() * 12
+    columns = ("size", "visits", "colour", "amount", "age")  # in another order than the model's, and between others
+    lines = [",".join((*map(str, (row[name] for name in columns)), str(answer))) for row, answer in zip(rows, answers, strict=True)]
+    table = tmp_path / "rows.csv"
+    table.write_text("\n".join([",".join((*columns, "bought")), *lines]))
+    asked = ("compress", FOLDER / "mixed_forest.onnx", "--rows", table, "--label", "bought", "--out", tmp_path / "out")
+    done = run(*asked, "--recipe", "repair", "--json")
+    assert done.stdout, done.output
+    verdict = json.loads(done.stdout)["verdict"]
+    assert (done.exit_code in (0, 6), verdict["champion"]) == (True, 1.0), done.output
 
 
 def test_compress_needs_no_broker(tmp_path: Path) -> None:
