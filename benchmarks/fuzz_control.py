@@ -28,13 +28,14 @@ from driftloop.schemas.verdicts import GateVerdict
 from driftloop.settings import Settings
 from driftloop.streams.alert_view import read_alerts
 from driftloop.streams.control_loop import ControlLoop
+from driftloop.streams.job_states import JobStates
 from driftloop.streams.job_view import JobView
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.newest_change import newest_change
 from driftloop.streams.registry import read_registry
 from driftloop.streams.transport import Outgoing
 from driftloop.streams.watcher import ModelWatcher
-from driftloop.streams.watching import Jobs, plain, read_events
+from driftloop.streams.watching import plain, read_events
 
 TOPICS = ("drift", "jobs", "job-events", "alerts", "models")
 GOOD = "good"
@@ -145,10 +146,10 @@ class World:
         return found
 
     def _jobs(self) -> None:
-        jobs = Jobs()
+        jobs = JobStates()
         for topic in ("jobs", "job-events"):
-            for _, event in read_events(self.transport, [SETTINGS.topic(topic)], KINDS[topic].carries):
-                msgspec.json.encode(jobs.take(event))
+            for record, event in read_events(self.transport, [SETTINGS.topic(topic)], KINDS[topic].carries):
+                msgspec.json.encode(jobs.take(event, record.timestamp_ms / 1000))
 
     def _registry(self) -> None:
         registry = read_registry(self.transport, SETTINGS)

@@ -19,7 +19,7 @@ READER_GROUP = "driftloop-reader"
 class Role:
     """One kind of process: topics it reads and writes by kind, and whether it is a group of its own and writes in transactions.
 
-    `looks_at` is a group whose offsets it asks for. Every role of the service writes alerts: of troubles of its own.
+    `looks_at`: groups whose offsets or members it asks for. Every role of the service writes alerts: of troubles of its own.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Role:
     writes: tuple[str, ...] = ()
     group: Literal["", "monitor", "control", "worker"] = ""
     transactional: bool = False
-    looks_at: Literal["", "monitor"] = ""
+    looks_at: tuple[Literal["monitor", "control", "worker"], ...] = ()
 
 
 DEAD_LETTERS = ("predictions.dlq", "labels.dlq", "models.dlq")
@@ -49,7 +49,7 @@ ROLES: tuple[Role, ...] = (
         reads=("drift", "jobs", "job-events", "alerts", "models", "predictions", "labels", "metrics", *DEAD_LETTERS, "jobs.dlq"),
         writes=("jobs", "alerts", "jobs.dlq"),
         group="control",
-        looks_at="monitor",
+        looks_at=("monitor",),
     ),
     Role(
         "worker",
@@ -59,7 +59,13 @@ ROLES: tuple[Role, ...] = (
         group="worker",
         transactional=True,
     ),
-    Role("operator", "people and scripts with the command line", reads=tuple(KINDS), writes=("models", "jobs", "alerts")),
+    Role(
+        "operator",
+        "people and scripts with the command line",
+        reads=tuple(KINDS),
+        writes=("models", "jobs", "alerts"),
+        looks_at=("monitor", "control", "worker"),
+    ),
 )
 
 
@@ -82,8 +88,8 @@ def _group_lines(settings: Settings, role: Role) -> Iterator[str]:
         yield _line(settings, role, ("Read",), ("--group", READER_GROUP))
     if role.group:
         yield _line(settings, role, ("Read", "Describe"), ("--group", groups[role.group]))
-    if role.looks_at:
-        yield _line(settings, role, ("Describe",), ("--group", groups[role.looks_at]))
+    for group in role.looks_at:
+        yield _line(settings, role, ("Describe",), ("--group", groups[group]))
     if role.transactional:
         # The slot follows: one transactional id a process.
         prefix = f"{groups[role.group]}-"

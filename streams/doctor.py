@@ -6,13 +6,11 @@ import importlib.util
 import platform
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException
 
 from ..schemas.errors import BrokerUnavailable, DriftloopError
 from ..schemas.topics import KINDS
@@ -122,34 +120,17 @@ def _topics(settings: Settings) -> Finding:
 def _role(settings: Settings, role: str) -> Finding:
     """Say whether any process serves a role: without a monitor nothing is watched at all."""
     from .faust_settings import group_of
+    from .group_members import group_members
+    from .topics import admin_client
 
     group = {"monitor": settings.monitor_group, "control": group_of(settings), "worker": settings.worker_group}[role]
-    members = _members(settings, group)
+    members = group_members(settings, admin_client(settings), group, BROKER_TIMEOUT_S)
     if members:
         return Finding(role, "ok", f"{members} of group {group}")
     advice = f"driftloop serve --roles {role}"
     if role == "monitor":
         return Finding(role, "fail", f"nobody serves: group {group} has no member, nothing is watched", advice, 1)
     return Finding(role, "warn", f"nobody serves: group {group} has no member", advice)
-
-
-def _members(settings: Settings, group: str) -> int:
-    from .topics import admin_client, unavailable
-
-    admin, deadline = admin_client(settings), time.monotonic() + BROKER_TIMEOUT_S
-    while True:
-        try:
-            return len(admin.describe_consumer_groups([group])[group].result(BROKER_TIMEOUT_S).members)
-        except (KafkaException, TimeoutError) as problem:
-            # A broker that has just started, or has no offsets topic yet, makes its coordinators only when asked for one.
-            if time.monotonic() > deadline or not _is_settling(problem):
-                raise unavailable(settings, BROKER_TIMEOUT_S, problem) from None
-        time.sleep(0.1)
-
-
-def _is_settling(problem: Exception) -> bool:
-    codes = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
-    return isinstance(problem, KafkaException) and problem.args[0].code() in codes
 
 
 def _troubles(settings: Settings) -> Finding:

@@ -104,6 +104,14 @@ class JobQueue:
         """Return what orders jobs that wait; the lowest comes first."""
         return one.requested_by != "policy", self._served.get(one.model, -1), one.since
 
+    def positions(self) -> dict[str, int]:
+        """Return which of its partition's jobs that wait, or run, each is, from 1, as it stands now."""
+        found: dict[int, list[str]] = {}
+        for one in sorted(self.waiting.values(), key=self.rank):
+            if one.job_id not in self.cancelled:
+                found.setdefault(one.partition, []).append(one.job_id)
+        return {job_id: at for jobs in found.values() for at, job_id in enumerate(jobs, 1)}
+
     def best(self, front: Record, now_ms: int) -> Waiting | None:
         """Return the job that should be at the front of a partition, of those that are there and due."""
         there = (one for one in self.waiting.values() if one.partition == front.partition and one.offset >= front.offset)

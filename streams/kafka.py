@@ -24,6 +24,7 @@ from ..settings import Settings
 from . import at_fork
 from .client_settings import Membership, log, producer_properties, reader_properties, shown_address
 from .fatal_error import RAISED, FatalError
+from .group_members import group_members
 from .kafka_records import produce, to_record
 from .kafka_work import KafkaWork
 from .pulse import Pulse
@@ -117,6 +118,10 @@ class KafkaTransport:
             if time.monotonic() > deadline:
                 raise unavailable(self._settings, TIMEOUT_S, KafkaException(errors[0]))
             time.sleep(0.02)
+
+    def members(self, group: str) -> int:
+        """Return how many members the group has; raises BrokerUnavailable."""
+        return self._admin.ask(lambda client: group_members(self._settings, client, group, TIMEOUT_S))
 
     def _ask_group(self, group: str, asked: list[TopicPartition]) -> list[TopicPartition]:
         """Return what a consumer that never joins its group is told of its offsets.

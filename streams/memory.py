@@ -72,6 +72,11 @@ class MemoryTransport:
         with self._changed:
             return dict(self._group(group, topic).offsets)
 
+    def members(self, group: str) -> int:
+        """Return how many members the group has."""
+        with self._changed:
+            return len({slot for (name, _), held in self._groups.items() if name == group for slot in held.members})
+
     def append(self, outputs: Sequence[Outgoing], offsets: Mapping[tuple[str, str, int], int] = NO_OFFSETS) -> None:
         """Add records and set offsets by (group, topic, partition) all at once, so that no reader sees a part of them."""
         with self._changed:

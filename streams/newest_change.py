@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..schemas.control_events import decode_control
-from ..schemas.errors import EventInvalid
-from ..schemas.events import DriftClosed, DriftOpened, Event, RowRange
+from ..schemas.errors import EventInvalid, NotFound
+from ..schemas.events import DriftClosed, DriftEvent, DriftOpened, Event, RowRange
+from ..schemas.plain_text import one_line
 from ..schemas.topics import KINDS
 from ..settings import Settings
 from .transport import Transport
+from .watching import read_events
 
 READ_RECORDS = 5_000
 POLL_S = 0.2
@@ -40,6 +42,19 @@ def newest_change(transport: Transport, settings: Settings, model: str, partitio
                     found = rows
     finally:
         reader.close()
+    return found
+
+
+def episode_rows(transport: Transport, settings: Settings, model: str, episode_id: str) -> RowRange:
+    """Return the rows since the change of an episode, as it was told of last; raises NotFound."""
+    found: RowRange | None = None
+    for _, event in read_events(transport, [settings.topic("drift")], DriftEvent):
+        if event.model == model and event.episode_id == episode_id:
+            found = event.rows if event.rows is not None and not isinstance(event, DriftClosed) else found
+    if found is None:
+        raise NotFound(
+            f"episode must be one of {one_line(model)}, got {one_line(episode_id)} (driftloop watch drift --from-beginning)"
+        )
     return found
 
 

@@ -93,3 +93,6 @@ class Transport(Protocol):
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """Return the group's offsets by partition; partitions without one are left out."""
+
+    def members(self, group: str) -> int:
+        """Return how many processes the group has."""

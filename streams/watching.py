@@ -8,13 +8,12 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from ..schemas import codecs
 from ..schemas.errors import NotFound
-from ..schemas.events import Event, JobCancelled, JobFailed, JobFinished, JobProgressed, JobRequested, JobStarted, Outcome
 from ..schemas.records import Record
 from ..schemas.topics import KINDS
 from ..settings import Settings
@@ -102,62 +101,3 @@ def read_events(transport: Transport, topics: Sequence[str], carries: Any) -> It
                 yield from ((record, event) for event in found)
     finally:
         reader.close()
-
-
-class JobView(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A job as its events tell it; `state` is requested, running, promoted, proposed, registered, rejected, failed or cancelled."""
-
-    job_id: str
-    model: str
-    recipe: str = ""
-    state: str = "requested"
-    requested_by: str = ""
-    episode_id: str | None = None
-    attempt: int = 0
-    step: str = ""
-    fraction: float = 0.0
-    message: str = ""
-    scalars: dict[str, float] = msgspec.field(default_factory=dict)
-    at: int | None = None
-    duration_s: float | None = None
-    version: int | None = None
-    arm: str | None = None
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def ended(self) -> bool:
-        """Return True once nothing more will happen."""
-        return self.state in (*get_args(Outcome), "failed", "cancelled")
-
-    def take(self, event: Event) -> None:
-        """Take in one event of this job."""
-        if isinstance(event, JobRequested):
-            self.recipe, self.requested_by, self.episode_id = event.recipe, event.requested_by, event.episode_id
-        elif isinstance(event, JobFinished):
-            self.state, self.reasons, self.duration_s = event.outcome, event.reasons, event.duration_s
-            self.recipe, self.version, self.arm, self.fraction = event.recipe, event.version, event.arm, 1.0
-        elif isinstance(event, JobFailed):
-            self.state, self.reasons, self.duration_s = "failed", (f"{event.cause}: {event.message}",), event.duration_s
-            self.recipe, self.attempt = event.recipe, event.attempt
-        elif self.ended:
-            return
-        elif isinstance(event, JobCancelled):
-            self.state = "cancelled"
-        elif isinstance(event, JobStarted):
-            self.state, self.recipe, self.attempt = "running", event.recipe, event.attempt
-        elif isinstance(event, JobProgressed):
-            self.step, self.fraction, self.message = event.step, event.fraction, event.message
-            self.scalars, self.at = event.scalars, event.at
-
-
-class Jobs:
-    """The events of the jobs and job-events topics, folded into one view a job; the two topics may come in any interleaving."""
-
-    def __init__(self) -> None:
-        self.views: dict[str, JobView] = {}
-
-    def take(self, event: Any) -> JobView:
-        """Take in one job command or event and return its job."""
-        view = self.views.setdefault(event.job_id, JobView(job_id=event.job_id, model=event.model))
-        view.take(event)
-        return view

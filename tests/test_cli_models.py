@@ -16,13 +16,14 @@ from driftloop.cli_console import State
 from driftloop.compression import store
 from driftloop.compression.onnx_file import clean
 from driftloop.compression.small_model import untrained_model
-from driftloop.schemas.events import JobFinished, ModelProposed, Signature
+from driftloop.schemas.events import JobFinished, ModelProposed, RowRange, Signature
 from driftloop.schemas.rows import Rows
 from driftloop.settings import load_settings
 from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.outgoing import publish
 from driftloop.streams.transport import Outgoing
 from driftloop.tests.exported import FOLDER, mixed, mixed_rows
+from driftloop.tests.made_drift import drift_opened
 from driftloop.tests.onnx_graphs import sound_model
 
 PREDICTION = {"model": "m", "version": 1, "prediction_id": "1", "output": 1, "features": {"a": 0.5}}
@@ -240,6 +241,33 @@ def test_a_signature_that_cannot_be_read_is_told(transport: MemoryTransport, tmp
     assert (folder.exit_code, "signature must be a readable" in folder.stderr) == (2, True), folder.output
 
 
+def test_a_job_is_taken_back(transport: MemoryTransport, tmp_path: Path) -> None:
+    told("model", "register", "m", model_file(tmp_path), "--classes", "no,yes", "--promote")
+    done = run("jobs", "submit", "m", "--job-id", "j1")
+    assert "no worker is there" in done.stderr
+    told("jobs", "submit", "m", "--job-id", "j2")
+    assert [job["position"] for job in told("jobs", "ls")] == [1, 2]
+    assert run("jobs", "cancel", "nobody").exit_code == 3
+    assert told("jobs", "cancel", "j1") == {"job_id": "j1", "model": "m", "state": "cancelled"}
+    assert [(job["state"], job["position"]) for job in told("jobs", "ls")] == [("cancelled", None), ("requested", 1)]
+    again = run("jobs", "cancel", "j1")
+    assert (again.exit_code, "it is cancelled" in again.stderr) == (4, True)
+    assert run("jobs", "cancel", "j2", "--wait", "--timeout", "0.2").exit_code == 124
+    assert "cancelled" in run("jobs", "show", "j2").stdout
+
+
+def test_a_job_takes_the_rows_of_an_episode(transport: MemoryTransport, tmp_path: Path) -> None:
+    told("model", "register", "m", model_file(tmp_path), "--classes", "no,yes", "--promote")
+    for name, start in (("e1", 100), ("e2", 200)):
+        span = RowRange(partition=0, start_offset=start, labels_start_offset=start)
+        publish(load_settings(), transport, drift_opened(20, "m", name, span=span))
+    unknown = run("jobs", "submit", "m", "--episode", "e3")
+    assert (unknown.exit_code, "episode must be one of m, got e3" in unknown.stderr) == (3, True)
+    told("jobs", "submit", "m", "--episode", "e1", "--job-id", "j1")
+    asked = json.loads(run("watch", "jobs", "--from-beginning", "--count", "1", "--timeout", "5").stdout)
+    assert (asked["rows"]["start_offset"], asked["episode_id"]) == (100, "e1")
+
+
 def test_produced_events_are_watched(transport: MemoryTransport) -> None:
     lines = f"{json.dumps(PREDICTION)}\n\n{json.dumps(LABEL)}\n"
     assert told("produce", input=lines) == {"predictions": 1, "labels": 1}
@@ -269,7 +297,9 @@ def test_a_job_is_followed_to_its_end(transport: MemoryTransport, tmp_path: Path
     for kind in ("jobs", "job-events"):
         transport.append([Outgoing(f"driftloop.{kind}", b"m", value) for value in (b"{", None, b"\xff", b'{"type":"job_failed"}')])
     transport.append([Outgoing("driftloop.job-events", *encode_event(end, 0.0))])
-    assert [job.get("state") for job in told("jobs", "ls")] == [None, "rejected"]
+    assert [job["state"] for job in told("jobs", "ls")] == ["requested", "rejected"]
+    assert told("jobs", "ls")[0]["position"] == 1
+    assert told("jobs", "show", "j1")["ended_at"] >= told("jobs", "show", "j1")["requested_at"]
     assert told("jobs", "show", "j1")["reasons"] == ["no better"]
     waited = run("jobs", "submit", "m", "--job-id", "j1", "--wait", "--timeout", "5")
     assert (waited.exit_code, "no better" in waited.stderr) == (6, True)

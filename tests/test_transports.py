@@ -164,6 +164,16 @@ def test_start_positions(house: House) -> None:
     assert house.transport.end_offsets(house.topic) == {0: 4, 1: 2}
 
 
+def test_a_group_has_the_members_that_work(house: House) -> None:
+    assert house.transport.members(house.group) == 0
+    house.send(b"a")
+    work = house.work()
+    take(work)
+    assert house.transport.members(house.group) == 1
+    work.close()
+    assert eventually(lambda: house.transport.members(house.group) == 0)
+
+
 def test_work_comes_again_until_finished(house: House) -> None:
     house.send(b"a", b"b")
     work = house.work()

@@ -2,6 +2,8 @@
 
 import errno
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,30 @@ def test_a_job_past_its_time_is_stopped(settings: Settings) -> None:
     worker.step()
     worker.close()
     assert (failure(settings, transport).cause, len(read(settings, transport, "models"))) == ("timeout", 2)
+
+
+def test_a_job_that_runs_is_stopped_when_it_is_taken_back(settings: Settings) -> None:
+    endless = {"arms": {"finetune": [{"type": "finetune", "epochs": 10**9, "enough_loss": 0.0}]}}
+    settings = settings.model_copy(update={"recipes": {"repair": endless}})
+    transport = MemoryTransport()
+    serve_a_champion(settings, transport)
+    turn_the_concept(settings, transport)
+    send(settings, transport, "jobs", request(settings))
+
+    def take_back() -> None:
+        while not any(
+            isinstance(event, JobProgressed) and event.step == "finetune" for event in read(settings, transport, "job-events")
+        ):
+            time.sleep(0.02)
+        send(settings, transport, "jobs", JobCancelled(model="m", job_id="j1"))
+
+    person = threading.Thread(target=take_back, daemon=True)
+    person.start()
+    worker = Worker(settings, transport)
+    assert worker.step()
+    worker.close()
+    person.join()
+    assert failure(settings, transport).cause == "cancelled"
 
 
 def test_a_cancelled_job_never_begins(settings: Settings) -> None:
