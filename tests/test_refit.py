@@ -159,6 +159,23 @@ def test_rows_of_one_class_alone_make_a_model_that_runs() -> None:
         assert (scores[:, 1] > 0.9).all(), name
 
 
+def test_a_sigmoid_outside_of_the_node_is_seen_through() -> None:
+    numbers = piece_of("tree_xgboost_number")
+    model = onnx.ModelProto()
+    model.CopyFrom(numbers.model)
+    node = model.graph.node[ensemble_place(model)]
+    next(one for one in node.attribute if one.name == "base_values").floats[:] = [0.0]
+    node.output[0] = "sum"
+    model.graph.node.append(helper.make_node("Sigmoid", ["sum"], [numbers.signature.output_name]))
+    signature = msgspec.structs.replace(numbers.signature, task="classification", classes=(0, 1))
+    piece = Workpiece(model.SerializeToString(), signature)
+    later = rows_for(piece, 2000, 14)
+    made = refit(Refit(), piece, context_of(piece, rows_for(piece, 1000, 15)))
+    assert level(piece, later) < 0.3
+    assert level(made, later) > 0.8
+    assert [one.op_type for one in made.model.graph.node] == ["TreeEnsembleRegressor", "Sigmoid"]
+
+
 def test_an_earlier_version_gives_the_trees_where_the_champion_has_none_alone() -> None:
     trees = piece_of("tree_lightgbm_two")
     model = onnx.ModelProto()
