@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks"
-LIGHTGBM = ("lightgbm==4.*", "onnxmltools==1.*", "scikit-learn", "onnx", "pandas")
+LIGHTGBM = ("lightgbm==4.*", "onnxmltools==1.*", "scikit-learn", "onnx", "pandas", "packaging")
 QUIXSTREAMS = ("quixstreams==3.28.*", "river", "orjson")
 
 
