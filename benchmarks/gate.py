@@ -6,6 +6,7 @@ candidate is truly worth is measured on 20,000 later rows, which no job sees.
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -114,6 +115,9 @@ def trial(scenario: Scenario, seed: int, tally: Tally) -> None:
     results = [outcomes(Runner(data, signature).scores(later.features), later, task) for data in (onnx, outcome.onnx or onnx)]
     unit = 1.0 if scenario.classes else float(-results[0].mean())
     tally.gains.append(100 * float(results[1].mean() - results[0].mean()) / unit)
+    print(
+        f"seed {seed}: {outcome.arm} promoted={outcome.verdict.promoted} gain {tally.gains[-1]:+.2f}", file=sys.stderr, flush=True
+    )
 
 
 def main() -> None:
@@ -121,14 +125,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=200, help="of streams that did not change")
     parser.add_argument("--gain-trials", type=int, default=40, help="for each stream with a small gain")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first trial, to share a run out over processes")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     unchanged = {name: Tally() for name in UNCHANGED}
-    for seed in range(asked.trials):
+    for seed in range(asked.first, asked.first + asked.trials):
         name = list(UNCHANGED)[seed % len(UNCHANGED)]
         trial(UNCHANGED[name], seed, unchanged[name])
     gains = {name: Tally() for name in GAINS}
-    for seed in range(asked.gain_trials):
+    for seed in range(asked.first, asked.first + asked.gain_trials):
         for name, scenario in GAINS.items():
             trial(scenario, 10_000 + seed, gains[name])
     told = {
