@@ -34,12 +34,9 @@ class AlertBoard:
         """Read the alerts topic up to its present end; raises BrokerUnavailable."""
         if self._reader is None:
             self._reader = self._transport.reader([self._settings.topic("alerts")])
-        while True:
-            records = self._reader.poll(READ_RECORDS, POLL_S)
-            for record in records:
+        while not self._reader.at_end():
+            for record in self._reader.poll(READ_RECORDS, POLL_S):
                 self._fold(record)
-            if not records and self._reader.at_end():
-                return
 
     def fire(self, event: AlertFired) -> bool:
         """Publish an alert unless it is open already, and return whether it was not; raises BrokerUnavailable."""

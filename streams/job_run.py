@@ -117,7 +117,11 @@ class JobRun:
         try:
             while (ended := child.wait(POLL_S)) is None:
                 for line in child.take_lines():
-                    latest = progress_of(line, latest)
+                    newer = progress_of(line, latest)
+                    if newer.step != latest.step and latest.scalars:
+                        # The end of a curve, however short the step was.
+                        self._beat(latest)
+                    latest = newer
                 if self.stop.is_set() or not self.keep():
                     raise JobLost
                 now = time.monotonic()

@@ -53,12 +53,9 @@ class Proposals:
     def _read(self) -> None:
         if self._reader is None:
             self._reader = self._transport.reader([self._settings.topic("models")])
-        while True:
-            records = self._reader.poll(POLL_RECORDS, POLL_S)
-            for record in records:
+        while not self._reader.at_end():
+            for record in self._reader.poll(POLL_RECORDS, POLL_S):
                 self._registry.apply_record(record)
-            if not records and self._reader.at_end():
-                return
 
     def _all(self) -> Iterator[Challenger]:
         for model in self._registry.models:

@@ -125,6 +125,7 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_demo(tmp_path: Path
         assert (done.exit_code, done.stderr.startswith("driftloop: picture must be")) == (2, True), done.output
 
 
+@pytest.mark.slow
 def test_the_whole_demo_in_memory(tmp_path: Path) -> None:
     plot = tmp_path / "demo" / "accuracy.png"
     arguments = [
@@ -148,6 +149,7 @@ def test_the_whole_demo_in_memory(tmp_path: Path) -> None:
     assert dict(summary_lines(report, plot))["lost / duplicated / dead letters"] == "0 / 0 / 0"
 
 
+@pytest.mark.slow
 def test_the_whole_demo_of_a_regression_in_memory(tmp_path: Path) -> None:
     random = np.random.default_rng(6)
     features = random.normal(size=(2_600, 3))

@@ -42,6 +42,7 @@ def run_child(folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(order, capture_output=True, text=True, timeout=600, check=False)
 
 
+@pytest.mark.slow
 def test_a_job_comes_back_judged_and_the_same_as_in_process(tmp_path: Path, champion: ModelVersion) -> None:
     write_job(tmp_path, job(champion), CONFIG)
     done = run_child(tmp_path)

@@ -41,6 +41,7 @@ def alerts_of(settings: Settings, transport: MemoryTransport) -> list[tuple[str,
     return [(type(event).__name__, event.alert_id) for event in events if isinstance(event, AlertFired | AlertResolved)]
 
 
+@pytest.mark.slow
 def test_a_repair_waits_for_the_store_however_long_and_is_an_alert_meanwhile(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

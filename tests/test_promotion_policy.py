@@ -57,6 +57,7 @@ def test_a_proposed_candidate_serves_once_a_person_approves(tmp_path: Path) -> N
     assert champion(settings, transport) == 2
 
 
+@pytest.mark.slow
 def test_what_a_person_rejected_is_not_recalled(tmp_path: Path) -> None:
     settings, transport = world(tmp_path, promote="propose")
     work(settings, transport)

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.slow
 def test_repairs_are_measured_beside_each_arm_and_training_on_all_rows() -> None:
     pytest.importorskip("torch")
     sizes = ["--seeds", "1", "--labels", "300", "--rows", "3000", "--kinds", "reversed_concept", "regression"]

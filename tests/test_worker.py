@@ -58,7 +58,9 @@ def test_a_turned_concept_is_repaired_and_published_once(settings: Settings) -> 
     serve_a_champion(settings, transport)
     turn_the_concept(settings, transport)
     send(settings, transport, "jobs", request(settings), request(settings))
-    worker = Worker(settings, transport)
+    # The end of a curve is told however seldom a job is heard of.
+    seldom = settings.worker.model_copy(update={"heartbeat_s": 300.0})
+    worker = Worker(settings.model_copy(update={"worker": seldom}), transport)
     assert worker.step()
     assert worker.step()
     assert not worker.step()
@@ -86,6 +88,7 @@ def test_a_turned_concept_is_repaired_and_published_once(settings: Settings) -> 
     assert champion.version == 2
 
 
+@pytest.mark.slow
 def test_a_champion_that_changed_meanwhile_is_not_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     transport = MemoryTransport()
     serve_a_champion(settings, transport)
@@ -306,6 +309,7 @@ def test_a_job_that_was_asked_for_twice_and_one_taken_back_end_once_in_a_flood(s
     assert told(settings, transport) == [("twice", "error"), ("back", "cancelled")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["store", "temp"])
 def test_a_job_that_finds_no_room_is_put_off_and_done_once_there_is_some(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str
