@@ -12,6 +12,8 @@ from driftloop.streams.publishing import adopted_signature
 from driftloop.tests.exported import FOLDER
 from driftloop.tests.onnx_graphs import signature, sound_model
 
+pytestmark = pytest.mark.slow
+
 
 def of(name: str) -> dict[str, str | None]:
     made = adopt((FOLDER / f"{name}.onnx").read_bytes())

@@ -27,6 +27,8 @@ from driftloop.schemas.recipes import BUILT_IN, Finetune, Quantize
 from driftloop.schemas.rows import Rows
 from driftloop.tests.onnx_graphs import signature, sound_model, turning_rows
 
+pytestmark = pytest.mark.slow
+
 SIGNATURE = signature(4, 2)
 CONFIG = RepairConfig()
 

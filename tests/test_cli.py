@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from driftloop import __version__, cli
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = (
     "demo",
     "init",
@@ -146,7 +148,6 @@ def test_a_timeout_ends_with_124(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("replay", "x.ndjson").exit_code == 124
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["init"], ["produce", "-"]])
 def test_a_broker_that_is_away_ends_with_5(arguments: list[str]) -> None:
     line = '{"model": "m", "version": 1, "prediction_id": "1", "output": 1}\n'

@@ -26,6 +26,8 @@ from driftloop.tests.exported import FOLDER, mixed, mixed_rows
 from driftloop.tests.made_drift import drift_opened
 from driftloop.tests.onnx_graphs import sound_model
 
+pytestmark = pytest.mark.slow
+
 PREDICTION = {"model": "m", "version": 1, "prediction_id": "1", "output": 1, "features": {"a": 0.5}}
 LABEL = {"type": "label_arrived", "model": "m", "prediction_id": "1", "label": 0}
 

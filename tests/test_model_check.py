@@ -17,6 +17,8 @@ from driftloop.streams.publishing import adopted_signature
 from driftloop.tests.exported import FOLDER
 from driftloop.tests.onnx_graphs import sound_model
 
+pytestmark = pytest.mark.slow
+
 WHAT = ["served", "watched", "repaired", "trained", "compressed"]
 
 

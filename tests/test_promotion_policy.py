@@ -15,6 +15,8 @@ from driftloop.streams.registry import read_registry
 from driftloop.streams.worker import Worker
 from driftloop.tests.worker_world import quick_repair, read, request, send, serve_a_champion, turn_the_concept
 
+pytestmark = pytest.mark.slow
+
 
 def world(tmp_path: Path, **policy: object) -> tuple[Settings, MemoryTransport]:
     settings = Settings(
@@ -57,7 +59,6 @@ def test_a_proposed_candidate_serves_once_a_person_approves(tmp_path: Path) -> N
     assert champion(settings, transport) == 2
 
 
-@pytest.mark.slow
 def test_what_a_person_rejected_is_not_recalled(tmp_path: Path) -> None:
     settings, transport = world(tmp_path, promote="propose")
     work(settings, transport)

@@ -29,6 +29,8 @@ from driftloop.streams.publishing import adopted_signature
 from driftloop.tests.exported import mixed_names, mixed_rows
 from driftloop.tests.onnx_graphs import sound_model
 
+pytestmark = pytest.mark.slow
+
 EXPORTS = Path(__file__).parent / "exports"
 
 

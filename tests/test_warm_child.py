@@ -15,6 +15,8 @@ from driftloop.streams.child_process import Ended, Limits
 from driftloop.streams.warm_child import Place, WarmChild
 from driftloop.tests.test_job_child import champion, job
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(timeout_s=300.0, memory_bytes=8 * 1024**3)
 __all__ = ["champion"]
 

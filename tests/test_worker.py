@@ -37,6 +37,8 @@ from driftloop.streams.transport import Outgoing
 from driftloop.streams.worker import Worker
 from driftloop.tests.worker_world import quick_repair, read, request, send, serve_a_champion, turn_the_concept
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
@@ -88,7 +90,6 @@ def test_a_turned_concept_is_repaired_and_published_once(settings: Settings) -> 
     assert champion.version == 2
 
 
-@pytest.mark.slow
 def test_a_champion_that_changed_meanwhile_is_not_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     transport = MemoryTransport()
     serve_a_champion(settings, transport)
@@ -309,7 +310,6 @@ def test_a_job_that_was_asked_for_twice_and_one_taken_back_end_once_in_a_flood(s
     assert told(settings, transport) == [("twice", "error"), ("back", "cancelled")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("where", ["store", "temp"])
 def test_a_job_that_finds_no_room_is_put_off_and_done_once_there_is_some(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str

@@ -18,6 +18,8 @@ from driftloop.streams.memory import MemoryTransport
 from driftloop.streams.worker import Worker
 from driftloop.tests.worker_world import read, request, send, serve_a_champion, turn_the_concept
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
