@@ -29,7 +29,7 @@ from .watching import read_events
 class JobState(msgspec.Struct, kw_only=True):
     """A job as its events tell it; `state` is requested, running, promoted, proposed, registered, rejected, failed or cancelled.
 
-    Times are those of the records, in seconds. `position`: which of the jobs of its partition that wait it is, 1 comes next.
+    Times are those of the records, in seconds. `position`: its place among the jobs of its partition that run or wait, from 1.
     """
 
     job_id: str
